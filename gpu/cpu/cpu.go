@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cpu is the gpu.Device that runs the kernels' Go twins on words in memory: the oracle that other devices are compared with, and what
+// fromage computes on where there is no GPU. It checks every handle, and a twin that reaches outside a buffer is an error, not undefined.
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"fromage/gpu"
+)
+
+// Device implements gpu.Device.
+type Device struct {
+	mu      sync.Mutex
+	handles *gpu.Handles
+	words   map[gpu.Buffer][]uint32
+	closed  bool
+}
+
+var _ gpu.Device = (*Device)(nil)
+
+// New makes a device with the limits that every WebGPU device has.
+func New() *Device {
+	return &Device{handles: gpu.NewHandles(gpu.DefaultLimits), words: map[gpu.Buffer][]uint32{}}
+}
+
+// Info implements gpu.Device.
+func (d *Device) Info() gpu.Info {
+	return gpu.Info{
+		Host: "cpu", Adapter: fmt.Sprintf("Go twins on %d %s cores", runtime.GOMAXPROCS(0), runtime.GOARCH), Backend: "go",
+		Software: true, Limits: gpu.DefaultLimits,
+	}
+}
+
+func (d *Device) lock() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return fmt.Errorf("gpu/cpu: %w", gpu.ErrClosed)
+	}
+	return nil
+}
+
+// NewBuffer implements gpu.Device.
+func (d *Device) NewBuffer(label string, size int) (gpu.Buffer, error) {
+	if err := d.lock(); err != nil {
+		return 0, err
+	}
+	defer d.mu.Unlock()
+	if err := d.handles.CheckSize(label, size); err != nil {
+		return 0, err
+	}
+	b := d.handles.AddBuffer(label, size)
+	d.words[b] = make([]uint32, size/4)
+	return b, nil
+}
+
+// Free implements gpu.Device.
+func (d *Device) Free(b gpu.Buffer) error {
+	if err := d.lock(); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	delete(d.words, b)
+	return d.handles.Free(b)
+}
+
+// Write implements gpu.Device.
+func (d *Device) Write(b gpu.Buffer, offset int, data []byte) error {
+	if err := d.lock(); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	if err := d.handles.CheckRange("write", b, offset, len(data)); err != nil {
+		return err
+	}
+	copy(bytesOf(d.words[b])[offset:], data)
+	return nil
+}
+
+// Read implements gpu.Device.
+func (d *Device) Read(b gpu.Buffer, offset int, dst []byte) error {
+	if err := d.lock(); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	if err := d.handles.CheckRange("read", b, offset, len(dst)); err != nil {
+		return err
+	}
+	copy(dst, bytesOf(d.words[b])[offset:])
+	return nil
+}
+
+// Compile implements gpu.Device.
+func (d *Device) Compile(k *gpu.Kernel) (gpu.Pipeline, error) {
+	if err := d.lock(); err != nil {
+		return 0, err
+	}
+	defer d.mu.Unlock()
+	if p, ok := d.handles.Kernel(k.Name); ok {
+		return p, nil
+	}
+	if err := d.handles.CheckKernel(k, gpu.Features{}); err != nil {
+		return 0, err
+	}
+	if k.Twin == nil {
+		return 0, fmt.Errorf("gpu: compile %s: the kernel has no twin: %w", k.Name, gpu.ErrInvalid)
+	}
+	return d.handles.AddKernel(k), nil
+}
+
+// Submit implements gpu.Device; the commands are done when it returns.
+func (d *Device) Submit(l *gpu.List) error {
+	if err := d.lock(); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	if err := d.handles.CheckList(l); err != nil {
+		return err
+	}
+	for i, c := range l.Commands() {
+		if err := d.run(l, c); err != nil {
+			return fmt.Errorf("gpu/cpu: submit: command %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (d *Device) run(l *gpu.List, c gpu.Command) (err error) {
+	switch {
+	case c.Pipeline != 0:
+		k := d.handles.KernelOf(c.Pipeline)
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("twin of %s: %v: %w", k.Name, r, gpu.ErrInvalid)
+			}
+		}()
+		call := gpu.Call{Groups: c.Groups, Params: l.Params()[c.ParamsOffset : c.ParamsOffset+k.Params], Buffers: make([][]uint32, len(c.Buffers))}
+		for j, b := range c.Buffers {
+			call.Buffers[j] = d.words[b]
+		}
+		k.Twin(call)
+	case c.Source != 0:
+		copy(bytesOf(d.words[c.Target])[c.TargetOffset:c.TargetOffset+c.Size], bytesOf(d.words[c.Source])[c.SourceOffset:])
+	default:
+		clear(bytesOf(d.words[c.Target])[c.TargetOffset : c.TargetOffset+c.Size])
+	}
+	return nil
+}
+
+// Wait implements gpu.Device: nothing is ever pending.
+func (d *Device) Wait() error {
+	if err := d.lock(); err != nil {
+		return err
+	}
+	d.mu.Unlock()
+	return nil
+}
+
+// Close implements gpu.Device.
+func (d *Device) Close() error {
+	if err := d.lock(); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	d.closed, d.words, d.handles = true, nil, nil
+	return nil
+}
+
+// bytesOf views little-endian words as bytes; every platform that Go runs WebGPU on is little-endian.
+func bytesOf(w []uint32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 4*len(w))
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gpu
+
+import "iter"
+
+// List is a sequence of commands as flat words, so that a device can hand the whole of it to another process, a wasm host or one JavaScript
+// function. The zero value is an empty list.
+//
+// The words of a command, little-endian 32-bit each:
+//
+//	dispatch  1, pipeline, x, y, z, byte offset of its parameters, n, n buffers
+//	copy      2, destination, byte offset, source, byte offset, bytes
+//	clear     3, buffer, byte offset, bytes
+//
+// Parameters lie apart, MaxParams bytes each, so that a device uploads them at once and binds them by offset.
+type List struct {
+	words  []uint32
+	params []byte
+}
+
+const (
+	opDispatch = 1
+	opCopy     = 2
+	opClear    = 3
+)
+
+// Command is one decoded command of a List: exactly one of Pipeline (a dispatch), Source (a copy) or neither (a clear) is set.
+type Command struct {
+	// Of a dispatch.
+	Pipeline     Pipeline
+	Groups       [3]uint32
+	ParamsOffset int
+	Buffers      []Buffer // valid until the next command is decoded
+
+	// Of a copy (Source set) or a clear (Source and Pipeline zero).
+	Target, Source             Buffer
+	TargetOffset, SourceOffset int
+	Size                       int
+}
+
+// Reset empties the list and keeps its memory.
+func (l *List) Reset() {
+	l.words, l.params = l.words[:0], l.params[:0]
+}
+
+// Len returns how many words the list has; 0 means that there is nothing to do.
+func (l *List) Len() int { return len(l.words) }
+
+// Dispatch adds a run of p over groups workgroups with the given parameter bytes and the buffers of its bindings in order.
+// A dispatch with a zero group count does nothing and is left out.
+func (l *List) Dispatch(p Pipeline, groups [3]int, params []byte, buffers ...Buffer) {
+	if groups[0] <= 0 || groups[1] <= 0 || groups[2] <= 0 {
+		return
+	}
+	if len(params) > MaxParams {
+		panic("gpu: dispatch: more than MaxParams bytes of parameters")
+	}
+	offset := len(l.params)
+	l.params = append(l.params, params...)
+	l.params = append(l.params, make([]byte, MaxParams-len(params))...)
+	l.words = append(l.words, opDispatch, uint32(p), uint32(groups[0]), uint32(groups[1]), uint32(groups[2]), uint32(offset), uint32(len(buffers)))
+	for _, b := range buffers {
+		l.words = append(l.words, uint32(b))
+	}
+}
+
+// Copy adds a copy of size bytes between two different buffers; offsets and size are multiples of 4.
+func (l *List) Copy(target Buffer, targetOffset int, source Buffer, sourceOffset, size int) {
+	if size > 0 {
+		l.words = append(l.words, opCopy, uint32(target), uint32(targetOffset), uint32(source), uint32(sourceOffset), uint32(size))
+	}
+}
+
+// Clear adds a zero fill of size bytes; offset and size are multiples of 4.
+func (l *List) Clear(target Buffer, offset, size int) {
+	if size > 0 {
+		l.words = append(l.words, opClear, uint32(target), uint32(offset), uint32(size))
+	}
+}
+
+// Words returns the encoded commands. The slice is the list's own.
+func (l *List) Words() []uint32 { return l.words }
+
+// Params returns the parameters of all dispatches, MaxParams bytes each. The slice is the list's own.
+func (l *List) Params() []byte { return l.params }
+
+// Commands decodes the list in order, each with its number. Buffers of a Command are reused by the next.
+func (l *List) Commands() iter.Seq2[int, Command] {
+	return func(yield func(int, Command) bool) {
+		var buffers []Buffer
+		for i, w := 0, l.words; len(w) > 0; i++ {
+			var c Command
+			switch w[0] {
+			case opDispatch:
+				n := int(w[6])
+				buffers = buffers[:0]
+				for _, b := range w[7 : 7+n] {
+					buffers = append(buffers, Buffer(b))
+				}
+				c = Command{Pipeline: Pipeline(w[1]), Groups: [3]uint32{w[2], w[3], w[4]}, ParamsOffset: int(w[5]), Buffers: buffers}
+				w = w[7+n:]
+			case opCopy:
+				c = Command{Target: Buffer(w[1]), TargetOffset: int(w[2]), Source: Buffer(w[3]), SourceOffset: int(w[4]), Size: int(w[5])}
+				w = w[6:]
+			case opClear:
+				c = Command{Target: Buffer(w[1]), TargetOffset: int(w[2]), Size: int(w[3])}
+				w = w[4:]
+			default:
+				panic("gpu: list: unknown command")
+			}
+			if !yield(i, c) {
+				return
+			}
+		}
+	}
+}
+
+// Dispatches returns how many dispatches the list has.
+func (l *List) Dispatches() int {
+	return len(l.params) / MaxParams
+}
