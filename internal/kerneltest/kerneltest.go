@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kerneltest runs kernel cases on every device that a test process can reach, in every variant that the device can run.
+package kerneltest
+
+import (
+	"fmt"
+	"testing"
+
+	"fromage/gpu"
+	"fromage/gpu/cpu"
+	"fromage/shaders"
+)
+
+// Devices calls f as a subtest for the cpu device and every other device there is. A device that should be there and is not is a loud skip,
+// and a failure where FROMAGE_REQUIRE_GPU is set.
+func Devices(t *testing.T, f func(t *testing.T, dev gpu.Device)) {
+	t.Run("cpu", func(t *testing.T) {
+		dev := cpu.New()
+		defer dev.Close()
+		f(t, dev)
+	})
+	others(t, f)
+}
+
+// Run compares the cases with their twins on every device, in the variants for the device as it is, for it as hardware and as software, and
+// without subgroups.
+func Run(t *testing.T, cases []shaders.Case) {
+	Devices(t, func(t *testing.T, dev gpu.Device) {
+		for i, c := range cases {
+			ran := map[string]bool{}
+			for _, info := range views(dev.Info()) {
+				name := c.Dispatch(info).Kernel.Name
+				if ran[name] {
+					continue
+				}
+				ran[name] = true
+				t.Run(fmt.Sprintf("%s/%d/%s", c.Name, i, name), func(t *testing.T) {
+					if _, err := c.Run(dev, info); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+	})
+}
+
+// views returns the ways in which a device may be described to the rules that choose a variant, all of them true of what it can run.
+func views(info gpu.Info) []gpu.Info {
+	var all []gpu.Info
+	for _, software := range []bool{true, false} {
+		for _, subgroups := range []bool{true, false} {
+			v := info
+			v.Software = software
+			v.Features.Subgroups = subgroups && info.Features.Subgroups
+			all = append(all, v)
+		}
+	}
+	return all
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import (
+	"math"
+
+	"fromage/gpu"
+)
+
+// LayerNorm normalises rows: x (T,D), weight (D), bias (D) → y (T,D), all f32; torch's nn.LayerNorm over the last dimension.
+func LayerNorm(_ gpu.Info, p LayerNormParams) Dispatch {
+	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(layerNormTwin)), p.encode(), grid(int(p.T))}
+}
+
+func layerNormTwin(p LayerNormParams, b layerNormBuffers) {
+	D := int(p.D)
+	for t := range int(p.T) {
+		x, y := b.X[t*D:(t+1)*D], b.Y[t*D:(t+1)*D]
+		mean, variance := 0.0, 0.0
+		for _, v := range x {
+			mean += float64(v) / float64(D)
+		}
+		for _, v := range x {
+			variance += (float64(v) - mean) * (float64(v) - mean) / float64(D)
+		}
+		rstd := 1 / math.Sqrt(variance+float64(p.Eps))
+		for d, v := range x {
+			y[d] = float32((float64(v)-mean)*rstd*float64(b.Weight[d]) + float64(b.Bias[d]))
+		}
+	}
+}
+
+func layerNormCases() []Case {
+	return []Case{LayerNormCase(LayerNormParams{T: 3, D: 65, Eps: 1e-5})}
+}
+
+// LayerNormCase makes a case of LayerNorm with random contents.
+func LayerNormCase(p LayerNormParams) Case {
+	T, D := int(p.T), int(p.D)
+	return Case{
+		Name:     "layer_norm",
+		Dispatch: func(info gpu.Info) Dispatch { return LayerNorm(info, p) },
+		Buffers:  [][]uint32{Random(1, T*D), Random(2, D), Random(3, D), make([]uint32, T*D)},
+		Abs:      1e-5, Rel: 1e-5,
+	}
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package shaders holds every kernel of fromage: the WGSL text, the rule that chooses a variant and a grid for a size and a device, and the Go
+// twin that says in plain sequential code what the kernel computes.
+//
+// What enters is a device's description and the parameters of one operation; what leaves is a Dispatch: which kernel, which parameter bytes,
+// how many workgroups. The package refuses to know buffers, models and devices that run.
+//
+// A kernel NAME is three neighbours: NAME.wgsl, NAME.go, NAME_test.go. The head of the .wgsl (struct Params, bindings, constants) is the only
+// truth about its interface; kernels_gen.go is generated from it by `go generate`. Further texts for the same operation are NAME_variant.wgsl
+// and begin with `//#kernel NAME`. Text shared by several kernels stands in shared/ and comes in by `//#import name`.
+package shaders
+
+import (
+	"embed"
+	"fmt"
+	"regexp"
+	"sort"
+	"strings"
+	"sync"
+
+	"fromage/gpu"
+)
+
+//go:generate go run fromage/internal/genkernels
+
+//go:embed *.wgsl shared/*.wgsl
+var files embed.FS
+
+// Dispatch is one run of a kernel, ready for a gpu.List once the caller knows pipeline and buffers.
+type Dispatch struct {
+	Kernel *gpu.Kernel
+	Params []byte
+	Groups [3]int
+}
+
+// variant says how a kernel's text is made from its file.
+type variant struct {
+	file    string            // without .wgsl
+	imports map[string]string // what `//#import KEY` brings in, where it is not shared/KEY.wgsl
+	consts  map[string]int    // values for `const KEY: u32 = …u;`
+}
+
+// name tells the variant's text from every other: the file, then the imports and constants that differ from the file's own.
+func (v variant) name() string {
+	parts := []string{v.file}
+	for _, key := range sortedKeys(v.imports) {
+		parts = append(parts, strings.TrimPrefix(v.imports[key], key+"_"))
+	}
+	for _, key := range sortedKeys(v.consts) {
+		parts = append(parts, fmt.Sprintf("%s%d", key, v.consts[key]))
+	}
+	return strings.Join(parts, ".")
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+var kernels sync.Map // name → *gpu.Kernel
+
+// kernel returns the kernel of v; each is made once. base carries what is the same for all variants: parameters, bindings, twin.
+func kernel(v variant, base gpu.Kernel) *gpu.Kernel {
+	name := v.name()
+	if k, ok := kernels.Load(name); ok {
+		return k.(*gpu.Kernel)
+	}
+	base.Name = name
+	base.Source = source(v)
+	base.Subgroups = strings.Contains(base.Source, "subgroup")
+	k, _ := kernels.LoadOrStore(name, &base)
+	return k.(*gpu.Kernel)
+}
+
+var (
+	importLine = regexp.MustCompile(`(?m)^//#import (\w+)$`)
+	constLine  = regexp.MustCompile(`(?m)^const (\w+): u32 = (\d+)u;`)
+)
+
+// source makes the whole text of a variant. A missing file or constant is our own mistake, so it panics.
+func source(v variant) string {
+	text := importLine.ReplaceAllStringFunc(read(v.file+".wgsl"), func(line string) string {
+		key := importLine.FindStringSubmatch(line)[1]
+		if file, ok := v.imports[key]; ok {
+			key = file
+		}
+		return read("shared/" + key + ".wgsl")
+	})
+	seen := 0
+	text = constLine.ReplaceAllStringFunc(text, func(line string) string {
+		key := constLine.FindStringSubmatch(line)[1]
+		n, ok := v.consts[key]
+		if !ok {
+			return line
+		}
+		seen++
+		return fmt.Sprintf("const %s: u32 = %du;", key, n)
+	})
+	if seen != len(v.consts) {
+		panic(fmt.Sprintf("shaders: %s has not all of the constants %v", v.file, sortedKeys(v.consts)))
+	}
+	return text
+}
+
+func read(name string) string {
+	b, err := files.ReadFile(name)
+	if err != nil {
+		panic("shaders: " + err.Error())
+	}
+	return string(b)
+}
+
+// ceil returns how many groups of size n cover total.
+func ceil(total, n int) int { return (total + n - 1) / n }
+
+// grid spreads n workgroups over two dimensions where they are more than one dimension may have. The kernel finds its number as
+// y·gridWidth + x and stops beyond n.
+func grid(n int) [3]int {
+	if n <= gridWidth {
+		return [3]int{n, 1, 1}
+	}
+	return [3]int{gridWidth, ceil(n, gridWidth), 1}
+}
+
+// gridWidth is the x size of a grid that had to be spread over two dimensions; shared/grid.wgsl has the same number.
+const gridWidth = 32768
