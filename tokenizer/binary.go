@@ -45,9 +45,9 @@ func (t *Tokenizer) UnmarshalBinary(data []byte) error {
 		return fmt.Errorf("tokenizer: tables byte 0: want %q", magic)
 	}
 	r.at = len(magic)
-	tokens := r.number("number of tokens", len(data)/2) // two bytes each at least
-	merges := r.number("number of merges", len(data)/3)
-	bos := r.number("id of </s>", tokens-1)
+	tokens := r.number("a number of tokens", len(data)/2) // two bytes each at least
+	merges := r.number("a number of merges", len(data)/3)
+	bos := r.number("an id of </s>", tokens-1)
 	next := Tokenizer{bos: int32(bos)}
 	r.readTokens(&next, tokens)
 	r.readMerges(&next, merges)
@@ -82,7 +82,7 @@ func (r *reader) number(what string, most int) int {
 	}
 	x, n := binary.Uvarint(r.data[r.at:])
 	if n <= 0 || most < 0 || x > uint64(most) {
-		r.fail("want a %s of at most %d", what, most)
+		r.fail("want %s of at most %d", what, most)
 		return 0
 	}
 	r.at += n
@@ -97,7 +97,7 @@ func (r *reader) readTokens(t *Tokenizer, n int) {
 	ends := make([]int, n)
 	total := 0
 	for id := range n {
-		x := r.number("length and kind of a token", len(r.data)<<kindBits)
+		x := r.number("a length and kind of a token", len(r.data)<<kindBits)
 		t.kind[id] = kind(x & (1<<kindBits - 1))
 		if x>>kindBits == 0 || t.kind[id]&(added|special) == special {
 			r.fail("token %d: want a text, and special only if added", id)
@@ -135,7 +135,7 @@ func (r *reader) readMerges(t *Tokenizer, n int) {
 	for rank := range t.merges {
 		var ids [3]int32
 		for i := range ids {
-			ids[i] = int32(r.number("token id", len(t.text)-1))
+			ids[i] = int32(r.number("a token id", len(t.text)-1))
 		}
 		m := merge{ids[0], ids[1], ids[2]}
 		if r.err != nil {
