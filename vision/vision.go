@@ -12,8 +12,8 @@
 // CMYK is converted without a colour profile. Chroma is upsampled as libjpeg-turbo and libwebp do, which Go's own colour
 // conversion does not; PNG, GIF, BMP and WebP come out bit for bit, JPEG within the rounding of Go's inverse DCT.
 //
-// Not read: animated WebP, compressed or bit-masked BMP, 4-colour JPEG without an Adobe marker, arithmetic-coded, lossless and 12-bit JPEG.
-// Each gives an error. Orientation is read from EXIF only, not from XMP.
+// Not read: animated WebP; compressed or bit-masked BMP; JPEG that is arithmetic-coded, lossless, of 12 bits, of 4 colours without an
+// Adobe marker, or both progressive and subsampled with restart markers. Each gives an error. Orientation is read from EXIF only, not from XMP.
 package vision
 
 import (
