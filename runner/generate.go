@@ -98,7 +98,7 @@ func (s *Sequence) Generate(ctx context.Context, opt Options, search Searcher, e
 	}
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	g := &generation{s: s, opt: opt, search: search, emit: emit, sampler: newSampler(opt, s.r.Settings().RET), answer: &Answer{}}
+	g := &generation{s: s, opt: opt, search: search, emit: emit, sampler: NewSampler(opt, s.r.Settings().RET), answer: &Answer{}}
 	if emit == nil {
 		g.emit = func(Event) {}
 	}
@@ -119,7 +119,7 @@ type generation struct {
 	opt     Options
 	search  Searcher
 	emit    func(Event)
-	sampler *sampler
+	sampler *Sampler
 	newline int32
 	answer  *Answer
 	piece   []int32 // tokens of the piece in the making
@@ -138,7 +138,7 @@ func (g *generation) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		id := int32(g.sampler.next(res.logits[0], i))
+		id := int32(g.sampler.Next(res.logits[0], i))
 		switch {
 		case id == g.newline && i > 0:
 			g.answer.Stop = "newline"
@@ -188,14 +188,15 @@ func find(search Searcher, e []float32, k int, seen *[]int) ([]index.Hit, error)
 	if search == nil || k == 0 {
 		return nil, nil
 	}
-	hits, err := search.Search(normalised(e), k, *seen)
+	hits, err := search.Search(Normalised(e), k, *seen)
 	for _, h := range hits {
 		*seen = append(*seen, h.Row)
 	}
 	return hits, err
 }
 
-func normalised(e []float32) []float32 {
+// Normalised returns e divided by its L2 norm.
+func Normalised(e []float32) []float32 {
 	sum := 0.0
 	for _, v := range e {
 		sum += float64(v) * float64(v)

@@ -157,9 +157,7 @@ func (r *ready) grow(dims plan.Dims) error {
 	} else if err := r.fits(need); err != nil {
 		return err
 	}
-	if err := r.release(); err != nil {
-		return err
-	}
+	r.release()
 	return r.allocate(need)
 }
 
@@ -189,19 +187,13 @@ func (r *ready) allocate(dims plan.Dims) error {
 // padded is the size of a buffer that kernels may see as vec4, at least one of them.
 func padded(size int) int { return max(16, (size+15)/16*16) }
 
-func (r *ready) release() error {
+// release gives the program's buffers back.
+func (r *ready) release() {
 	for _, b := range r.slots {
-		if err := r.m.dev.Free(b); err != nil {
-			return err
-		}
+		_ = r.m.dev.Free(b)
 	}
-	for _, n := range r.named {
-		if err := r.m.dev.Free(n); err != nil {
-			return err
-		}
-	}
+	r.m.free(r.named)
 	r.slots, r.named, r.lists = nil, nil, nil
-	return nil
 }
 
 // forget drops lowered lists, which name buffers that are about to go.

@@ -208,3 +208,23 @@ func (r *Runner) maps(pooled [][]float32) ([]Image, error) {
 	}
 	return images, nil
 }
+
+// Close frees what the runner has on its device; the device stays open.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.m.programs {
+		p.release()
+	}
+	r.m.free(r.m.states)
+	for _, shards := range r.m.weights {
+		for _, s := range shards {
+			for _, b := range []gpu.Buffer{s.values, s.scales} {
+				if b != r.m.none {
+					_ = r.m.dev.Free(b)
+				}
+			}
+		}
+	}
+	_ = r.m.dev.Free(r.m.none)
+}

@@ -46,22 +46,25 @@ func (o Options) Check() error {
 	return nil
 }
 
-// sampler picks next tokens.
-type sampler struct {
+// Sampler picks next tokens from logits.
+type Sampler struct {
 	opt Options
 	ret int
 	rng *rand.Rand
 }
 
-func newSampler(opt Options, ret int) *sampler {
-	return &sampler{opt, ret, rand.New(rand.NewPCG(opt.Seed, 0x66726f6d616765))}
+// NewSampler makes a sampler; ret is the number of [RET], negative where the model has none.
+func NewSampler(opt Options, ret int) *Sampler {
+	return &Sampler{opt, ret, rand.New(rand.NewPCG(opt.Seed, 0x66726f6d616765))}
 }
 
-// next picks the i-th generated token (from 0) from logits (V), which it changes: FromageModel.generate in fromage/models.py.
-func (s *sampler) next(logits []float32, i int) int {
-	if i < s.opt.MinWordTokens {
+// Next picks the i-th generated token (from 0) from logits (V), which it changes: FromageModel.generate in fromage/models.py.
+func (s *Sampler) Next(logits []float32, i int) int {
+	switch {
+	case s.ret < 0:
+	case i < s.opt.MinWordTokens:
 		logits[s.ret] = float32(math.Inf(-1))
-	} else {
+	default:
 		logits[s.ret] *= float32(s.opt.RetScaleFactor)
 	}
 	if s.opt.Temperature == 0 {
@@ -82,7 +85,7 @@ func argmax(x []float32) int {
 }
 
 // sample draws from softmax(logits/temperature), cut to the smallest set of most likely tokens whose probability exceeds top-p.
-func (s *sampler) sample(logits []float32) int {
+func (s *Sampler) sample(logits []float32) int {
 	order := make([]int, len(logits))
 	for i := range order {
 		order[i] = i

@@ -203,3 +203,29 @@ func (r *Runner) readRows(prog *ready, R int, w want, out *results) error {
 	}
 	return nil
 }
+
+// Outputs are rows for places of sequences, sequence after sequence.
+type Outputs struct {
+	Hidden    [][]float32 // (E): the state after the final norm and project_out
+	Logits    [][]float32 // (V)
+	Retrieval [][]float32 // (S): Σ text_hidden_fcs, not normalised; nil without heads
+}
+
+// Outputs computes what the sequences have not computed yet, packed, and returns what the model says at each of those places.
+func (r *Runner) Outputs(ctx context.Context, sequences ...*Sequence) (*Outputs, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var feeds []feed
+	for _, s := range sequences {
+		f := feed{s: s}
+		for at := s.computed; at < len(s.tokens); at++ {
+			f.want = append(f.want, at)
+		}
+		feeds = append(feeds, f)
+	}
+	res, err := r.forward(ctx, feeds, want{hidden: true, logits: true, retrieval: r.m.manifest.Settings.SharedDim > 0})
+	if err != nil {
+		return nil, err
+	}
+	return &Outputs{res.hidden, res.logits, res.retrieval}, nil
+}
