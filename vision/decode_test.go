@@ -46,8 +46,8 @@ func compare(t *testing.T, name string, got, want *Picture) (differ, worst int) 
 	return differ, worst
 }
 
-// TestDecodePillow holds every picture in testdata against Pillow's: equal, except for JPEG. There the inverse DCT may be off
-// by a unit or two, which the colour conversion multiplies by up to 1.8; and 4-colour JPEG leaves its conversion to Go.
+// TestDecodePillow holds every picture in testdata against Pillow's: equal, except for JPEG. There the inverse DCT is off
+// by one in some samples, which the colour conversion multiplies by up to 1.8; and YCCK leaves its colour conversion to Go.
 func TestDecodePillow(t *testing.T) {
 	paths, err := filepath.Glob("testdata/pictures/*")
 	if err != nil || len(paths) != 50 {
@@ -65,13 +65,16 @@ func TestDecodePillow(t *testing.T) {
 			t.Errorf("Decode(%s) = format %s, want %s", name, format, want)
 		}
 		differ, worst := compare(t, name, got, pillow(t, "testdata/upright", name+".png"))
-		most := 0
+		most, share := 0, 0
 		if format == "JPEG" {
-			most = 3
+			most, share = 3, 4
+			if name == "ycck.jpg" {
+				share = 16
+			}
 			t.Logf("%s: %d of %d bytes differ, by at most %d", name, differ, len(got.Pix), worst)
 		}
-		if worst > most {
-			t.Errorf("Decode(%s): %d of %d bytes differ, by at most %d, want %d", name, differ, len(got.Pix), worst, most)
+		if worst > most || 100*differ > share*len(got.Pix) {
+			t.Errorf("Decode(%s): %d of %d bytes differ, by at most %d, want %d %% and %d", name, differ, len(got.Pix), worst, share, most)
 		}
 	}
 }

@@ -126,9 +126,10 @@ func (p *Processor) emit(dst []float32, s *scratch) {
 	for y := range s.vertical.spans {
 		s.vertical.column(s.sums, s.rows, y)
 		at := (s.vertical.pad+y)*w + s.horizontal.pad
-		for x := range s.horizontal.spans {
-			for c := range 3 {
-				dst[c*h*w+at+x] = p.values[c][clampByte(s.sums[3*x+c]>>precision)]
+		for c := range 3 {
+			line, values, sums := dst[c*h*w+at:][:len(s.horizontal.spans)], &p.values[c], s.sums[c:]
+			for x := range line {
+				line[x] = values[clampByte(sums[3*x]>>precision)]
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func (a *axis) end() int {
 // plan fills a for resizing in samples to out and keeping crop of them from the middle.
 func (a *axis) plan(in, out, crop int, filter Filter) {
 	a.spans, a.weights = a.spans[:0], a.weights[:0]
-	start := floorHalf(out - crop)
+	start := (out - crop) >> 1 // rounded down, as Python's //
 	lo, hi := max(start, 0), min(start+crop, out)
 	a.pad = lo - start
 	if filter == Nearest || in == out {
@@ -39,9 +39,6 @@ func (a *axis) plan(in, out, crop int, filter Filter) {
 		a.add(in, out, x, filter)
 	}
 }
-
-// floorHalf is v/2 rounded down, as Python's //.
-func floorHalf(v int) int { return v >> 1 }
 
 // nearest adds outputs lo to hi-1 by nearest neighbour. The position is summed up step by step because that is what Pillow
 // does (ImagingScaleAffine in Geometry.c), rounding included.
@@ -120,7 +117,7 @@ func sinc(x float64) float64 {
 	return math.Sin(x*math.Pi) / (x * math.Pi)
 }
 
-// across resamples rows a.first() to a.end()-1 of down's axis from pic into dst, len(across.spans) RGB pixels a row.
+// across resamples the rows of pic that vertical needs into dst, len(horizontal.spans) RGB pixels a row.
 func across(dst []uint8, pic *Picture, horizontal, vertical *axis) {
 	width := 3 * len(horizontal.spans)
 	for y := vertical.first(); y < vertical.end(); y++ {
@@ -136,6 +133,9 @@ func (a *axis) row(dst, src []uint8) {
 		r, g, b := int32(half), int32(half), int32(half)
 		p := src[3*s.first : 3*(s.first+s.n)]
 		for _, w := range a.weights[s.at : s.at+s.n] {
+			if len(p) < 3 {
+				break // never: spares a bounds check a sample
+			}
 			r += w * int32(p[0])
 			g += w * int32(p[1])
 			b += w * int32(p[2])

@@ -31,7 +31,8 @@ import (
 
 // Limits bounds what [Decode] takes on before it decodes any pixel. A field that is zero or less means its default.
 //
-// Decoding needs up to about 11 bytes of memory a pixel, and a progressive JPEG up to 27.
+// Decoding needs up to about 11 bytes of memory a pixel, and a progressive JPEG up to 27. A file too small for the size it
+// declares is refused as well, except for WebP, whose files of a few bytes can hold as many pixels as its format allows.
 type Limits struct {
 	Bytes  int // size of the file; default [DefaultBytes]
 	Pixels int // width times height; default [DefaultPixels]
@@ -64,7 +65,7 @@ type codec struct {
 
 // codecs lists the formats read. Their pixelsPerByte: deflate expands at most 1032 times, at 8 pixels a byte; a JPEG block of 64
 // coefficients takes at least one bit, and covers at most 4×4 times its own 8×8 pixels; a GIF code has at least 3 bits and
-// stands for at most 4096 pixels; BMP is read uncompressed.
+// stands for at most 4096 pixels (which also bounds the canvas about a small frame); BMP is read uncompressed.
 var codecs = []codec{
 	{"PNG", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode, 1032 * 8, pngExif},
 	{"JPEG", "\xff\xd8", jpeg.DecodeConfig, jpeg.Decode, 8 * 64 * 16, jpegExif},
