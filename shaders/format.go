@@ -215,10 +215,12 @@ func (f Format) DecodeRow(values, scales []byte, row []float32) {
 func put32(b []byte, v uint32) {
 	b[0], b[1], b[2], b[3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
 }
-func put16(b []byte, v uint16)  { b[0], b[1] = byte(v), byte(v>>8) }
-func get16(b []byte) uint16     { return uint16(b[0]) | uint16(b[1])<<8 }
-func get32(b []byte) uint32     { return uint32(get16(b)) | uint32(get16(b[2:]))<<16 }
-func bytesOf(w []uint32) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 4*len(w)) }
+func put16(b []byte, v uint16) { b[0], b[1] = byte(v), byte(v>>8) }
+func get16(b []byte) uint16    { return uint16(b[0]) | uint16(b[1])<<8 }
+func get32(b []byte) uint32    { return uint32(get16(b)) | uint32(get16(b[2:]))<<16 }
+func bytesOf(w []uint32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 4*len(w))
+}
 func floats(w []uint32) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(w))), len(w))
 }
