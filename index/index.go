@@ -343,32 +343,37 @@ func encodeMeta(b []byte, m Meta) []byte {
 }
 
 func decodeMeta(rec []byte) (Meta, error) {
-	var m Meta
-	var size [3]uint64
+	f, err := splitMeta(rec)
+	if err != nil {
+		return Meta{}, err
+	}
+	m := Meta{Path: string(f[0]), Caption: string(f[1]), Licence: string(f[2])}
+	copy(m.Hash[:], f[3])
+	return m, nil
+}
+
+// splitMeta finds path, caption, licence and hash (32 bytes or none) in a record.
+func splitMeta(rec []byte) (fields [4][]byte, err error) {
+	var size [4]int
 	rest := rec
-	for i := range size {
+	for i := range 3 {
 		v, n := binary.Uvarint(rest)
 		if n <= 0 || v > maxField {
-			return m, fmt.Errorf("record: length %d: want at most %d, have %d", i, maxField, v)
+			return fields, fmt.Errorf("record: length %d: want at most %d, have %d", i, maxField, v)
 		}
-		size[i], rest = v, rest[n:]
+		size[i], rest = int(v), rest[n:]
 	}
 	if len(rest) == 0 || rest[0] > 1 {
-		return m, errors.New("record: hash flag: want 0 or 1")
+		return fields, errors.New("record: hash flag: want 0 or 1")
 	}
-	want := 1 + size[0] + size[1] + size[2] + 32*uint64(rest[0])
-	if uint64(len(rest)) != want {
-		return m, fmt.Errorf("record: want %d bytes after the lengths, have %d", want, len(rest))
+	size[3], rest = 32*int(rest[0]), rest[1:]
+	if want := size[0] + size[1] + size[2] + size[3]; len(rest) != want {
+		return fields, fmt.Errorf("record: want %d bytes after the lengths, have %d", want, len(rest))
 	}
-	hashed := rest[0] == 1
-	rest = rest[1:]
-	for i, field := range []*string{&m.Path, &m.Caption, &m.Licence} {
-		*field, rest = string(rest[:size[i]]), rest[size[i]:]
+	for i, n := range size {
+		fields[i], rest = rest[:n], rest[n:]
 	}
-	if hashed {
-		m.Hash = [32]byte(rest)
-	}
-	return m, nil
+	return fields, nil
 }
 
 // paths finds rows by the hash of their path. It covers the rows before rows and grows when asked.
@@ -430,11 +435,11 @@ func (x *Index) indexPaths(st *state) error {
 			if err != nil {
 				return fmt.Errorf("index: %s: row %d in segment %d at byte %d: %w", x.name, row, s.number, s.at, err)
 			}
-			m, err := decodeMeta(meta[from:to])
+			fields, err := splitMeta(meta[from:to])
 			if err != nil {
 				return fmt.Errorf("index: %s: row %d in segment %d at byte %d: %w", x.name, row, s.number, s.at, err)
 			}
-			hash := maphash.String(p.seed, m.Path)
+			hash := maphash.Bytes(p.seed, fields[0])
 			before, ok := p.last[hash]
 			if !ok {
 				before = -1

@@ -74,7 +74,7 @@ func readTable(r io.Reader, columns []string, row func(line int, fields []string
 			return fmt.Errorf("index: listing line %d: %w", line, err)
 		}
 		end := err == io.EOF
-		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+		text = strings.TrimRight(text, "\r\n")
 		if line == 1 {
 			if text = strings.TrimPrefix(text, "\ufeff"); text != header {
 				return fmt.Errorf("index: listing line 1: want the header %q, have %.80q", header, text)

@@ -24,6 +24,7 @@ func TestReadTSV(t *testing.T) {
 		{"caption\timage\na dog\td.png", []Entry{{"a dog", "d.png"}}, ""},
 		{"\ufeffcaption\timage\r\na\tb\r\n\r\nc\td\r\n\n", []Entry{{"a", "b"}, {"c", "d"}}, ""},
 		{"caption\timage\n\"a\" dog, \"\t\"b\n", []Entry{{`"a" dog, "`, `"b`}}, ""},
+		{"caption\timage\na\tb\r\r\n", []Entry{{"a", "b"}}, ""},
 		{"", nil, "line 1: want the header"},
 		{"image\tcaption\n", nil, "line 1: want the header"},
 		{"caption\timage\nx\n", nil, "line 2: want 2 fields, have 1"},
