@@ -146,7 +146,7 @@ func (b *Bundle) chunks(ctx context.Context, s span, f func(offset int64, chunk 
 		}
 		chunk := buffer[:min(ChunkSize, s.blob.Size-offset)]
 		if err := b.readAt(chunk, s.blob.Offset+offset); err != nil {
-			return fmt.Errorf("%s: chunk %d: %w", s.label, i, err)
+			return fmt.Errorf("%w (%s: chunk %d)", err, s.label, i)
 		}
 		want := s.blob.SHA256
 		if len(s.blob.Chunks) > 0 {
