@@ -129,7 +129,7 @@ func (c Case) compare(got, want []uint32) *Mismatch {
 // Cases returns small comparisons that together run every kernel and every variant that info allows.
 func Cases() []Case {
 	var all []Case
-	for _, f := range []func() []Case{embedCases, layerNormCases} {
+	for _, f := range []func() []Case{embedCases, layerNormCases, linearCases} {
 		all = append(all, f()...)
 	}
 	return all

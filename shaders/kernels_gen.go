@@ -116,3 +116,99 @@ func layerNormKernel(twin func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
 		},
 	}
 }
+
+// Constants of linear.wgsl.
+const (
+	linearWG = 64
+)
+
+// LinearParams are the parameters of linear.wgsl.
+type LinearParams struct {
+	T        uint32 // tokens
+	K        uint32 // values of a token
+	F        uint32 // features: rows of w
+	F0       uint32 // where the features begin in a row of y and residual
+	Stride   uint32 // length of a row of y and residual
+	Act      uint32 // ActNone, ActReLU, ActQuickGELU or ActGELU
+	Bias     uint32 // 1: add bias
+	Residual uint32 // 1: add residual
+}
+
+func (p LinearParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.K)
+	put32(b[8:], p.F)
+	put32(b[12:], p.F0)
+	put32(b[16:], p.Stride)
+	put32(b[20:], p.Act)
+	put32(b[24:], p.Bias)
+	put32(b[28:], p.Residual)
+	return b
+}
+
+func decodeLinearParams(b []byte) LinearParams {
+	return LinearParams{
+		T:        get32(b[0:]),
+		K:        get32(b[4:]),
+		F:        get32(b[8:]),
+		F0:       get32(b[12:]),
+		Stride:   get32(b[16:]),
+		Act:      get32(b[20:]),
+		Bias:     get32(b[24:]),
+		Residual: get32(b[28:]),
+	}
+}
+
+// linearBuffers are the bindings of linear.wgsl, as the twin sees them.
+type linearBuffers struct {
+	X        []float32 // (T,K)
+	W        []uint32  // (F,K) in the format of the weights
+	S        []uint32  // its scales
+	Bias     []float32 // (F)
+	Residual []float32 // (T,Stride), only columns F0 to F0+F are read
+	Y        []float32 // (T,Stride), only columns F0 to F0+F are written
+}
+
+// linearKernel is a kernel with the interface of linear.wgsl and the given twin.
+func linearKernel(twin func(LinearParams, linearBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "w", "s", "bias", "residual", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		},
+	}
+}
+
+// Constants of linear_block.wgsl.
+const (
+	linearBlockWG     = 64
+	linearBlockTOKENS = 4
+)
+
+// Constants of linear_row.wgsl.
+const (
+	linearRowWG     = 32
+	linearRowROWS   = 4
+	linearRowTOKENS = 8
+)
+
+// Constants of linear_tile.wgsl.
+const (
+	linearTileWG    = 256
+	linearTileSIDE  = 128
+	linearTileDEEP  = 16
+	linearTileQUADS = 32
+	linearTileSTEPS = 4
+)
+
+// Constants of linear_tile64.wgsl.
+const (
+	linearTile64WG    = 256
+	linearTile64SIDE  = 64
+	linearTile64DEEP  = 32
+	linearTile64QUADS = 16
+	linearTile64STEPS = 8
+)

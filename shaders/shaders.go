@@ -15,6 +15,7 @@ import (
 	"embed"
 	"fmt"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -41,11 +42,14 @@ type variant struct {
 	consts  map[string]int    // values for `const KEY: u32 = …u;`
 }
 
-// name tells the variant's text from every other: the file, then the imports and constants that differ from the file's own.
+// name tells the variant's text from every other: the file, then the imports and constants that differ from the file's own. What several
+// imports have in common (the format) is named once.
 func (v variant) name() string {
 	parts := []string{v.file}
 	for _, key := range sortedKeys(v.imports) {
-		parts = append(parts, strings.TrimPrefix(v.imports[key], key+"_"))
+		if part := strings.TrimPrefix(v.imports[key], key+"_"); !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
 	}
 	for _, key := range sortedKeys(v.consts) {
 		parts = append(parts, fmt.Sprintf("%s%d", key, v.consts[key]))

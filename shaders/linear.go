@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import (
+	"math"
+	"runtime"
+	"sync"
+
+	"fromage/gpu"
+)
+
+// What a linear layer applies to its sums: LinearParams.Act.
+const (
+	ActNone      uint32 = iota
+	ActReLU             // max(v, 0)
+	ActQuickGELU        // v·sigmoid(1.702·v), CLIP's
+	ActGELU             // v·Φ(v), by the error function
+)
+
+// Linear is torch's nn.Linear over one shard of its features, with what commonly follows it:
+// x (T,K) f32, w (F,K) in format, bias (F) f32, residual (T,Stride) f32 → columns F0 to F0+F of y (T,Stride) f32,
+//
+//	y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f].
+//
+// The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
+func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
+	v, groups := linearVariant(info, format, p)
+	return Dispatch{kernel(v, linearKernel(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })), p.encode(), grid(groups)}
+}
+
+// linearVariant chooses the text and the number of workgroups.
+func linearVariant(info gpu.Info, format Format, p LinearParams) (variant, int) {
+	T, F := int(p.T), int(p.F)
+	if p.K%4 != 0 {
+		return variant{file: "linear"}, ceil(T*F, linearWG)
+	}
+	if info.Software {
+		tokens := 4
+		if T == 1 {
+			tokens = 1
+		}
+		return variant{file: "linear_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}, ceil(ceil(T, tokens)*ceil(F, 4), linearBlockWG)
+	}
+	if T <= linearFew {
+		return linearRow(info, format, T, F)
+	}
+	if n := ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE); T > linearTile64SIDE && n >= linearFill {
+		return variant{file: "linear_tile", imports: format.imports()}, n
+	}
+	return variant{file: "linear_tile64", imports: format.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)
+}
+
+const (
+	// linearFew is how many tokens are still faster as several matrix-vector products than as one nearly empty tile.
+	linearFew = 16
+	// linearFill is how many large tiles occupy a device better than four times as many small ones.
+	linearFill = 48
+)
+
+// linearRow chooses among the matrix-vector texts: fewer features a workgroup where there are few, so that a device has enough workgroups.
+func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {
+	tokens, rows := 8, 4
+	switch {
+	case T == 1:
+		tokens = 1
+	case T <= 4:
+		tokens = 4
+	}
+	switch {
+	case F < 2048:
+		rows = 1
+	case F < 8192:
+		rows = 2
+	}
+	v := variant{file: "linear_row", imports: format.imports(), consts: map[string]int{"TOKENS": tokens, "ROWS": rows}}
+	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
+	f := info.Features
+	switch {
+	case !f.Subgroups:
+		v.imports["linear_sum"] = "linear_sum_group"
+	case f.SubgroupMin == f.SubgroupMax && f.SubgroupMin >= 8 && f.SubgroupMin <= 64:
+		v.imports["linear_sum"] = "linear_sum_subgroup"
+		v.consts["WG"] = f.SubgroupMin
+	default:
+		v.imports["linear_sum"] = "linear_sum_subgroups"
+	}
+	return v, ceil(F, rows) * ceil(T, tokens)
+}
+
+// linearTwin decodes each row of w once and takes its products with all tokens in float64, the rows shared out among goroutines.
+func linearTwin(format Format, p LinearParams, b linearBuffers) {
+	T, K, F := int(p.T), int(p.K), int(p.F)
+	x := make([]float64, T*K)
+	for i := range x {
+		x[i] = float64(b.X[i])
+	}
+	workers := min(runtime.GOMAXPROCS(0), 1+T*K*F/linearSplit)
+	var done sync.WaitGroup
+	for i := range workers {
+		done.Go(func() { linearRows(format, p, b, x, F*i/workers, F*(i+1)/workers) })
+	}
+	done.Wait()
+}
+
+// linearSplit is how many products are worth a goroutine: about 30 µs of work.
+const linearSplit = 1 << 16
+
+// linearRows computes features first to last−1 for all tokens, four at a time.
+func linearRows(format Format, p LinearParams, b linearBuffers, x []float64, first, last int) {
+	T, K := int(p.T), int(p.K)
+	row := make([]float32, K)
+	w := make([]float64, 4*K)
+	var sums [4]float64
+	for f := first; f < last; f += 4 {
+		n := min(4, last-f)
+		for j := range n {
+			format.decodeRow(b.W, b.S, f+j, row)
+			wide := w[j*K : (j+1)*K]
+			for k, v := range row {
+				wide[k] = float64(v)
+			}
+		}
+		for t := range T {
+			sums[0], sums[1], sums[2], sums[3] = dot4(x[t*K:(t+1)*K], w)
+			for j := range n {
+				linearStore(p, b, t, f+j, sums[j])
+			}
+		}
+	}
+}
+
+// dot4 returns the products of x (K) with the four rows of w (4,K).
+func dot4(x, w []float64) (s0, s1, s2, s3 float64) {
+	K := len(x)
+	w0, w1, w2, w3 := w[:K], w[K:][:K], w[2*K:][:K], w[3*K:][:K]
+	for k, v := range x {
+		s0 += v * w0[k]
+		s1 += v * w1[k]
+		s2 += v * w2[k]
+		s3 += v * w3[k]
+	}
+	return s0, s1, s2, s3
+}
+
+func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
+	if p.Bias == 1 {
+		v += float64(b.Bias[f])
+	}
+	switch p.Act {
+	case ActReLU:
+		v = max(v, 0)
+	case ActQuickGELU:
+		v /= 1 + math.Exp(-1.702*v)
+	case ActGELU:
+		v *= 0.5 * math.Erfc(-v/math.Sqrt2)
+	}
+	i := t*int(p.Stride) + int(p.F0) + f
+	if p.Residual == 1 {
+		v += float64(b.Residual[i])
+	}
+	b.Y[i] = float32(v)
+}
+
+func linearCases() []Case {
+	var cases []Case
+	for f, K := range map[Format]uint32{F32: 52, F16: 104, Q8: 128, Q4: 96} {
+		for i, size := range []LinearParams{{T: 1, F: 7}, {T: 3, F: 2050}, {T: 6, F: 8195}, {T: 17, F: 70}, {T: 129, F: 3073}} {
+			size.K, size.F0, size.Stride, size.Act, size.Bias, size.Residual = K, 3, size.F+5, uint32(i)%4, uint32(i)%2, uint32(i+1)/2%2
+			cases = append(cases, LinearCase(f, size))
+		}
+	}
+	return append(cases, LinearCase(F32, LinearParams{T: 5, K: 7, F: 33, Stride: 33, Act: ActGELU, Bias: 1, Residual: 1}))
+}
+
+// LinearCase makes a case of Linear with random contents; x and the weights are scaled so that sums are about 1.
+func LinearCase(f Format, p LinearParams) Case {
+	T, K, F, n := int(p.T), int(p.K), int(p.F), int(p.T*p.Stride)
+	x := floats(Random(1, T*K))
+	for i := range x {
+		x[i] /= float32(math.Sqrt(float64(K)))
+	}
+	w, s := RandomWeight(2, f, F, K)
+	bias, residual := make([]uint32, 4), make([]uint32, 4)
+	if p.Bias == 1 {
+		bias = Random(3, F)
+	}
+	if p.Residual == 1 {
+		residual = Random(4, n)
+	}
+	return Case{
+		Name:     "linear",
+		Dispatch: func(info gpu.Info) Dispatch { return Linear(info, f, p) },
+		Buffers:  [][]uint32{wordsOf(x), w, s, bias, residual, Random(5, n)},
+		Abs:      2e-5, Rel: 2e-5,
+	}
+}

@@ -1,0 +1,127 @@
+//#kernel linear
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f], for few tokens: the WG lanes of a workgroup share the K of ROWS features
+// and TOKENS tokens. Each lane takes 16 bytes of a weight row at a time, so that a row is read in order by the whole workgroup.
+struct Params {
+    T: u32,        // tokens
+    K: u32,        // values of a token
+    F: u32,        // features: rows of w
+    F0: u32,       // where the features begin in a row of y and residual
+    Stride: u32,   // length of a row of y and residual
+    Act: u32,      // ActNone, ActReLU, ActQuickGELU or ActGELU
+    Bias: u32,     // 1: add bias
+    Residual: u32, // 1: add residual
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (T,K)
+@group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
+@group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
+@group(0) @binding(4) var<storage, read> bias: array<f32>; // (F)
+@group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
+@group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
+
+const WG: u32 = 32u;
+const ROWS: u32 = 4u; // features of a workgroup: 1, 2 or 4
+const TOKENS: u32 = 8u; // tokens of a workgroup: 1, 4 or 8
+
+//#import weight
+//#import linear_chunk
+//#import linear_sum
+//#import linear_out
+//#import grid
+
+// The products of one token's values from x[at] on with the chunks of ROWS features.
+fn dots(c0: Chunk, c1: Chunk, c2: Chunk, c3: Chunk, at: u32) -> vec4<f32> {
+    var d = vec4<f32>(dot_chunk(c0, at), 0.0, 0.0, 0.0);
+    if (ROWS > 1u) {
+        d.y = dot_chunk(c1, at);
+    }
+    if (ROWS > 2u) {
+        d.z = dot_chunk(c2, at);
+        d.w = dot_chunk(c3, at);
+    }
+    return d;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    // Tokens vary fastest, so that workgroups with the same weights run near each other in time.
+    let parts = (p.T + TOKENS - 1u) / TOKENS;
+    let n = group_number(group);
+    let f = n / parts * ROWS;
+    let t = n % parts * TOKENS;
+    if (f >= p.F) {
+        return;
+    }
+    // Beyond the last feature or token, the last is computed again and not stored.
+    let f1 = min(f + 1u, p.F - 1u);
+    let f2 = min(f + 2u, p.F - 1u);
+    let f3 = min(f + 3u, p.F - 1u);
+    let K4 = p.K >> 2u;
+    let x0 = t * K4;
+    let x1 = min(t + 1u, p.T - 1u) * K4;
+    let x2 = min(t + 2u, p.T - 1u) * K4;
+    let x3 = min(t + 3u, p.T - 1u) * K4;
+    let x4 = min(t + 4u, p.T - 1u) * K4;
+    let x5 = min(t + 5u, p.T - 1u) * K4;
+    let x6 = min(t + 6u, p.T - 1u) * K4;
+    let x7 = min(t + 7u, p.T - 1u) * K4;
+    var a0 = vec4<f32>();
+    var a1 = vec4<f32>();
+    var a2 = vec4<f32>();
+    var a3 = vec4<f32>();
+    var a4 = vec4<f32>();
+    var a5 = vec4<f32>();
+    var a6 = vec4<f32>();
+    var a7 = vec4<f32>();
+    let chunks = K4 / CHUNK;
+    for (var i = lane; i < chunks; i += WG) {
+        let c0 = chunk(f, i);
+        var c1 = c0;
+        var c2 = c0;
+        var c3 = c0;
+        if (ROWS > 1u) {
+            c1 = chunk(f1, i);
+        }
+        if (ROWS > 2u) {
+            c2 = chunk(f2, i);
+            c3 = chunk(f3, i);
+        }
+        let at = i * CHUNK;
+        a0 += dots(c0, c1, c2, c3, x0 + at);
+        if (TOKENS > 1u) {
+            a1 += dots(c0, c1, c2, c3, x1 + at);
+            a2 += dots(c0, c1, c2, c3, x2 + at);
+            a3 += dots(c0, c1, c2, c3, x3 + at);
+        }
+        if (TOKENS > 4u) {
+            a4 += dots(c0, c1, c2, c3, x4 + at);
+            a5 += dots(c0, c1, c2, c3, x5 + at);
+            a6 += dots(c0, c1, c2, c3, x6 + at);
+            a7 += dots(c0, c1, c2, c3, x7 + at);
+        }
+    }
+    a0 = sum_over_lanes(a0, lane);
+    if (TOKENS > 1u) {
+        a1 = sum_over_lanes(a1, lane);
+        a2 = sum_over_lanes(a2, lane);
+        a3 = sum_over_lanes(a3, lane);
+    }
+    if (TOKENS > 4u) {
+        a4 = sum_over_lanes(a4, lane);
+        a5 = sum_over_lanes(a5, lane);
+        a6 = sum_over_lanes(a6, lane);
+        a7 = sum_over_lanes(a7, lane);
+    }
+    // Every lane has all sums; output o is stored by lane o.
+    for (var o = lane; o < 4u * TOKENS; o += WG) {
+        let token = o >> 2u;
+        let row = o & 3u;
+        let low = select(select(a0, a1, token == 1u), select(a2, a3, token == 3u), (token & 2u) == 2u);
+        let high = select(select(a4, a5, token == 5u), select(a6, a7, token == 7u), (token & 2u) == 2u);
+        let sums = select(low, high, token > 3u);
+        if (row < ROWS && f + row < p.F && t + token < p.T) {
+            store(t + token, f + row, sums[row]);
+        }
+    }
+}
