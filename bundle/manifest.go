@@ -4,6 +4,24 @@
 //
 // What enters is a file's bytes, trusted in nothing; what leaves is a checked Manifest and blobs whose every chunk was hashed before it is handed on.
 // The package refuses to know checkpoints, devices and what a model computes beyond package plan's data.
+//
+// # The file
+//
+// All numbers are little-endian. A file is a header, blobs, the manifest, and nothing else:
+//
+//	offset  bytes
+//	     0      8  magic: "FROMAGE" and a zero byte
+//	     8      4  version, u32: 1
+//	    12      4  zero
+//	    16      8  manifest offset, u64: a multiple of 64
+//	    24      8  manifest size, u64, at most MaxManifest; the file ends where the manifest does
+//	    32     32  SHA-256 of the manifest's bytes
+//	    64      …  the first blob
+//	     …      …  each further blob at the next multiple of 64 after the end of the one before; zeros between
+//	     …      …  the manifest at the next multiple of 64 after the last blob: JSON, see Manifest
+//
+// Every byte is thus fixed or hashed: the manifest by the header, a blob's chunks by the manifest, and the rest by this table. Blobs with equal bytes
+// are stored once. Equal contents in equal order make equal files: there is no time, name or machine in them.
 package bundle
 
 import (
@@ -30,7 +48,7 @@ const (
 	FilePreprocessor = "preprocessor_config.json" // CLIP's, as in the checkpoint
 )
 
-// Settings are the numbers that a runner needs to make token tables and read results.
+// Settings are the numbers that a runner needs to make token tables and read results. Those of a part that the bundle lacks are 0.
 type Settings struct {
 	Vocabulary   int    `json:"vocabulary"`    // V: rows of the logits; numbers from V on are rows of the visual embeddings
 	EmbedDim     int    `json:"embed_dim"`     // E
@@ -42,12 +60,12 @@ type Settings struct {
 	ImageTokens  int    `json:"image_tokens"`  // N: tokens of one picture in program vision
 	VisualTokens int    `json:"visual_tokens"` // k: rows that a picture takes in a prompt
 	SharedDim    int    `json:"shared_dim"`    // of retrieval embeddings
-	RET          int    `json:"ret"`           // number of [RET]
-	ImageToken   int    `json:"image_token"`   // number of <|image|>
+	RET          int    `json:"ret"`           // number of [RET], the last of the vocabulary; 0 without heads
+	ImageToken   int    `json:"image_token"`   // number of <|image|>, the one before; 0 without heads
 	BOS          int    `json:"bos"`           // number put before a text
 	EOS          int    `json:"eos"`           // number that ends an answer
 	Pad          int    `json:"pad"`           // number that is never generated
-	HeadsHash    string `json:"heads_hash"`    // SHA-256 over the heads' and the vision tower's stored bytes: which embeddings an index may hold
+	HeadsHash    string `json:"heads_hash"`    // which embeddings an index may hold: see Manifest.HeadsHash
 }
 
 // Tensor is where one weight's values are.

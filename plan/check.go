@@ -59,7 +59,10 @@ func (m *Model) Check() error {
 			return fmt.Errorf("plan: weight %s: named twice or empty: %d × %d", s.Name, s.Rows, s.Cols)
 		}
 	}
-	for _, p := range m.Programs {
+	for i, p := range m.Programs {
+		if p == nil {
+			return fmt.Errorf("plan: program %d: want a program, have none", i)
+		}
 		if err := p.Check(); err != nil {
 			return err
 		}
@@ -218,7 +221,7 @@ func (o *Attention) check(c *checker) {
 	c.active("q", o.Q)
 	c.active("kv", o.KV)
 	if o.Heads <= 0 || o.Dim <= 0 || o.Heads > MaxCols || o.Dim > 256 || o.K < 0 || o.V < 0 || q.U32 || kv.U32 ||
-		o.Heads*o.Dim > q.Cols || o.K+o.Heads*o.Dim > kv.Cols || o.V+o.Heads*o.Dim > kv.Cols {
+		o.Heads*o.Dim > q.Cols || o.K > kv.Cols-o.Heads*o.Dim || o.V > kv.Cols-o.Heads*o.Dim {
 		c.fail("want %d heads of %d columns within q and kv, have %d and %d columns", o.Heads, o.Dim, q.Cols, kv.Cols)
 		return
 	}
@@ -231,7 +234,7 @@ func (o *StoreRows) check(c *checker) {
 	x, kv := c.at("x", o.X), c.at("kv", o.KV)
 	c.is("x", o.X, Dim{Tokens, 1}, x.Cols)
 	c.active("x", o.X)
-	if kv.Kind != State || kv.U32 || o.From < 0 || o.From+kv.Cols > x.Cols {
+	if kv.Kind != State || kv.U32 || o.From < 0 || o.From > x.Cols-kv.Cols {
 		c.fail("want %d columns of x from %d on, have %d", kv.Cols, o.From, x.Cols)
 	}
 }
