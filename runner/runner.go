@@ -38,7 +38,7 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 		return nil, err
 	}
 	r := &Runner{m: m, kv: newKVCache(m)}
-	if raw, err := b.File(bundle.FileTokenizer); err != nil {
+	if raw, err := optionalFile(b, bundle.FileTokenizer); err != nil {
 		return nil, err
 	} else if raw != nil {
 		r.tok = &tokenizer.Tokenizer{}
@@ -46,7 +46,7 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 			return nil, fmt.Errorf("runner: %s: %w", bundle.FileTokenizer, err)
 		}
 	}
-	if raw, err := b.File(bundle.FilePreprocessor); err != nil {
+	if raw, err := optionalFile(b, bundle.FilePreprocessor); err != nil {
 		return nil, err
 	} else if raw != nil {
 		config, err := vision.LoadConfig(raw)
@@ -61,6 +61,14 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 		}
 	}
 	return r, r.readScale()
+}
+
+// optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
+func optionalFile(b *bundle.Bundle, name string) ([]byte, error) {
+	if _, ok := b.Manifest.Files[name]; !ok {
+		return nil, nil
+	}
+	return b.File(name)
 }
 
 // readScale fetches logit_scale where the model has one.
