@@ -137,24 +137,18 @@ func argument[T any](args tuple, i int) (T, error) {
 	return v, nil
 }
 
-<<<<<<< HEAD
-=======
 // maxDims bounds a tensor's dimensions, which the memo makes cheap to repeat.
 const maxDims = 16
 
->>>>>>> readers
 // ints gives a tuple of non-negative ints, a shape or strides.
 func ints(args tuple, i int) ([]int, error) {
 	t, err := argument[tuple](args, i)
 	if err != nil {
 		return nil, err
 	}
-<<<<<<< HEAD
-=======
 	if len(t) > maxDims {
 		return nil, fmt.Errorf("argument %d: want at most %d dimensions, have %d", i, maxDims, len(t))
 	}
->>>>>>> readers
 	list := make([]int, len(t))
 	for j := range t {
 		v, ok := t[j].(int64)

@@ -46,10 +46,7 @@ const (
 // concurrently.
 type File struct {
 	path    string
-<<<<<<< HEAD
-=======
 	size    int64
->>>>>>> readers
 	closer  io.Closer
 	root    *dict
 	names   []string
@@ -90,11 +87,7 @@ func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
 	if !ok {
 		return nil, fmt.Errorf("torchfile: %s: root: want a dict, have %s", name, describe(v))
 	}
-<<<<<<< HEAD
-	f := &File{path: name, root: root, tensors: map[string]*Tensor{}}
-=======
 	f := &File{path: name, size: size, root: root, tensors: map[string]*Tensor{}}
->>>>>>> readers
 	w := walk{File: f, held: map[*dict]int{}, nameRoom: freeNames + size}
 	if err := w.dict("", root, 0); err != nil {
 		return nil, fmt.Errorf("torchfile: %s: %w", name, err)
@@ -146,8 +139,6 @@ func (f *File) Tensors(key string) ([]*Tensor, error) {
 		return nil, err
 	}
 	out := make([]*Tensor, len(items))
-<<<<<<< HEAD
-=======
 	// The memo lets a pickle put one list of numbers in many places, so that a
 	// short one can describe many numbers.
 	room := f.size
@@ -157,7 +148,6 @@ func (f *File) Tensors(key string) ([]*Tensor, error) {
 		}
 		return fromNumbers(items)
 	}
->>>>>>> readers
 	for i, v := range items {
 		var err error
 		switch v := v.(type) {
@@ -167,15 +157,9 @@ func (f *File) Tensors(key string) ([]*Tensor, error) {
 				err = errNoData
 			}
 		case *list:
-<<<<<<< HEAD
-			out[i], err = fromNumbers(v.items)
-		case tuple:
-			out[i], err = fromNumbers(v)
-=======
 			out[i], err = numbers(v.items)
 		case tuple:
 			out[i], err = numbers(v)
->>>>>>> readers
 		default:
 			err = fmt.Errorf("want a tensor, have %s", describe(v))
 		}
