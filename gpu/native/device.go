@@ -14,8 +14,8 @@ import (
 
 const (
 	chunk    = 32 << 20  // bytes that one driver write or read moves at most: so much staging memory is needed beside a buffer
-	maxDebt  = 128 << 20 // bytes that the driver may hold for writes not yet begun
-	eachDebt = 64 << 10  // what one write or freed buffer costs the driver at least
+	maxDebt  = 128 << 20 // bytes that the driver may hold for writes not yet done
+	eachDebt = 64 << 10  // what one write, list or freed buffer costs the driver at least
 )
 
 // What wgpu-native says of these, among validation errors; it has no other sign of them.
@@ -128,7 +128,7 @@ func (d *Device) Write(b gpu.Buffer, offset int, data []byte) error {
 	}
 	for len(data) > 0 {
 		n := min(len(data), chunk)
-		if err := d.write(d.buffers[b], offset, data[:n]); err != nil {
+		if err := d.write(d.buffers[b], d.handles.Label(b), offset, data[:n]); err != nil {
 			return err
 		}
 		offset, data = offset+n, data[n:]
@@ -136,14 +136,14 @@ func (d *Device) Write(b gpu.Buffer, offset int, data []byte) error {
 	return nil
 }
 
-func (d *Device) write(w *wBuffer, offset int, data []byte) error {
+func (d *Device) write(w *wBuffer, label string, offset int, data []byte) error {
 	if err := writeBuffer(d.queue, w, uint64(offset), data); err != nil {
-		return d.failed("write", "buffer", err)
+		return d.failed("write", label, err)
 	}
 	return d.owe(len(data))
 }
 
-// owe counts what the driver holds on to until the queue is next submitted and polled, and makes it let go before that becomes much.
+// owe counts what the driver holds on to until it is next waited for, and makes it let go before that becomes much.
 func (d *Device) owe(size int) error {
 	d.debt += max(size, eachDebt)
 	if d.debt < maxDebt {
@@ -158,6 +158,7 @@ func (d *Device) settle() error {
 		return err
 	}
 	d.device.Poll(true, nil)
+	d.debt = 0
 	return nil
 }
 
@@ -177,7 +178,6 @@ func (d *Device) run(operation, object string, encode func(*wEncoder) error) err
 	}
 	defer commands.Release()
 	d.queue.Submit(commands)
-	d.debt = 0
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (d *Device) Read(b gpu.Buffer, offset int, dst []byte) error {
 	}
 	for len(dst) > 0 {
 		n := min(len(dst), chunk)
-		if err := d.read(d.buffers[b], offset, dst[:n]); err != nil {
+		if err := d.read(d.buffers[b], d.handles.Label(b), offset, dst[:n]); err != nil {
 			return err
 		}
 		offset, dst = offset+n, dst[n:]
@@ -210,19 +210,20 @@ func (d *Device) Read(b gpu.Buffer, offset int, dst []byte) error {
 }
 
 // read copies one chunk to the staging buffer, maps it and copies it out.
-func (d *Device) read(w *wBuffer, offset int, dst []byte) error {
+func (d *Device) read(w *wBuffer, label string, offset int, dst []byte) error {
 	if err := d.grow(&d.staging, &d.stagingSize, "staging", len(dst), usageStaging); err != nil {
 		return err
 	}
-	err := d.run("read", "buffer", func(e *wEncoder) error { return copyBuffer(e, w, uint64(offset), d.staging, 0, uint64(len(dst))) })
+	err := d.run("read", label, func(e *wEncoder) error { return copyBuffer(e, w, uint64(offset), d.staging, 0, uint64(len(dst))) })
 	if err != nil {
 		return err
 	}
 	if err := mapRead(d.device, d.staging, len(dst)); err != nil {
-		return d.failed("read", "buffer", err)
+		return d.failed("read", label, err)
 	}
+	d.debt = 0
 	copy(dst, d.staging.GetMappedRange(0, uint(len(dst))))
-	return d.failed("read", "buffer", unmap(d.staging))
+	return d.failed("read", label, unmap(d.staging))
 }
 
 // grow replaces *w by a buffer with room for size bytes if it has less.

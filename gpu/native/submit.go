@@ -125,7 +125,7 @@ func (d *Device) prepare(l *gpu.List) error {
 	if err := d.grow(&d.uniform, &d.uniformSize, "parameters", len(params), usageUniform); err != nil {
 		return err
 	}
-	return d.write(d.uniform, 0, params)
+	return d.write(d.uniform, "parameters", 0, params)
 }
 
 // encode puts the commands of l into e: dispatches into one pass as long as no copy or clear comes between them.
