@@ -120,6 +120,28 @@ func (r *Runner) Dispatches() (int, error) {
 	return len(steps), err
 }
 
+// LMBytes returns the stored bytes of the weights that decoding a token reads: all of program lm's but the position table. The token table counts once:
+// its rows are the output layer's.
+func (r *Runner) LMBytes() int64 {
+	p, err := r.m.manifest.Model.Program("lm")
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for _, t := range r.m.manifest.Tensors {
+		if id := p.Find(t.Name); id == 0 || !p.Multiplies(id) {
+			continue
+		}
+		for _, s := range t.Shards {
+			sum += s.Values.Size
+			if s.Scales != nil {
+				sum += s.Scales.Size
+			}
+		}
+	}
+	return sum
+}
+
 // Image is a picture as the model sees it.
 type Image struct {
 	Prefix    [][]float32 // k rows (E): its place in a prompt
