@@ -67,7 +67,7 @@ type Info struct {
 
 // Features are the optional abilities that kernel variants are chosen by.
 type Features struct {
-	// Subgroups: WGSL subgroup operations, in subgroups of SubgroupMin to SubgroupMax invocations.
+	// Subgroups: WGSL subgroup operations, in subgroups of SubgroupMin to SubgroupMax invocations; both are 0 where the host does not tell.
 	Subgroups   bool `json:"subgroups"`
 	SubgroupMin int  `json:"subgroup_min,omitempty"`
 	SubgroupMax int  `json:"subgroup_max,omitempty"`

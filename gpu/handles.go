@@ -75,7 +75,7 @@ func (h *Handles) CheckRange(operation string, b Buffer, offset, size int) error
 	if offset < 0 || size < 0 || offset%4 != 0 || size%4 != 0 {
 		return fmt.Errorf("gpu: %s buffer %s: want offset and size as multiples of 4, have %d and %d: %w", operation, e.label, offset, size, ErrInvalid)
 	}
-	if offset+size > e.size {
+	if size > e.size || offset > e.size-size {
 		return fmt.Errorf("gpu: %s buffer %s: want at most %d bytes, have %d from offset %d: %w", operation, e.label, e.size, size, offset, ErrInvalid)
 	}
 	return nil

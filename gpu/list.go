@@ -2,7 +2,10 @@
 
 package gpu
 
-import "iter"
+import (
+	"iter"
+	"math"
+)
 
 // List is a sequence of commands as flat words, so that a device can hand the whole of it to another process, a wasm host or one JavaScript
 // function. The zero value is an empty list.
@@ -50,7 +53,7 @@ func (l *List) Len() int { return len(l.words) }
 // Dispatch adds a run of p over groups workgroups with the given parameter bytes and the buffers of its bindings in order.
 // A dispatch with a zero group count does nothing and is left out.
 func (l *List) Dispatch(p Pipeline, groups [3]int, params []byte, buffers ...Buffer) {
-	if groups[0] <= 0 || groups[1] <= 0 || groups[2] <= 0 {
+	if groups[0] == 0 || groups[1] == 0 || groups[2] == 0 {
 		return
 	}
 	if len(params) > MaxParams {
@@ -59,7 +62,7 @@ func (l *List) Dispatch(p Pipeline, groups [3]int, params []byte, buffers ...Buf
 	offset := len(l.params)
 	l.params = append(l.params, params...)
 	l.params = append(l.params, make([]byte, MaxParams-len(params))...)
-	l.words = append(l.words, opDispatch, uint32(p), uint32(groups[0]), uint32(groups[1]), uint32(groups[2]), uint32(offset), uint32(len(buffers)))
+	l.words = append(l.words, opDispatch, uint32(p), word(groups[0]), word(groups[1]), word(groups[2]), uint32(offset), uint32(len(buffers)))
 	for _, b := range buffers {
 		l.words = append(l.words, uint32(b))
 	}
@@ -67,16 +70,24 @@ func (l *List) Dispatch(p Pipeline, groups [3]int, params []byte, buffers ...Buf
 
 // Copy adds a copy of size bytes between two different buffers; offsets and size are multiples of 4.
 func (l *List) Copy(target Buffer, targetOffset int, source Buffer, sourceOffset, size int) {
-	if size > 0 {
-		l.words = append(l.words, opCopy, uint32(target), uint32(targetOffset), uint32(source), uint32(sourceOffset), uint32(size))
+	if size != 0 {
+		l.words = append(l.words, opCopy, uint32(target), word(targetOffset), uint32(source), word(sourceOffset), word(size))
 	}
 }
 
 // Clear adds a zero fill of size bytes; offset and size are multiples of 4.
 func (l *List) Clear(target Buffer, offset, size int) {
-	if size > 0 {
-		l.words = append(l.words, opClear, uint32(target), uint32(offset), uint32(size))
+	if size != 0 {
+		l.words = append(l.words, opClear, uint32(target), word(offset), word(size))
 	}
+}
+
+// word is n, or for an n that is negative or too large a number that no device accepts.
+func word(n int) uint32 {
+	if n < 0 || n > math.MaxUint32 {
+		return math.MaxUint32
+	}
+	return uint32(n)
 }
 
 // Words returns the encoded commands. The slice is the list's own.

@@ -129,7 +129,10 @@ func (c Case) compare(got, want []uint32) *Mismatch {
 // Cases returns small comparisons that together run every kernel and every variant that info allows.
 func Cases() []Case {
 	var all []Case
-	for _, f := range []func() []Case{embedCases, layerNormCases, linearCases} {
+	for _, f := range []func() []Case{
+		embedCases, layerNormCases, linearCases, attentionCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
+		nllCases, topKCases,
+	} {
 		all = append(all, f()...)
 	}
 	return all

@@ -8,6 +8,116 @@ import (
 	"fromage/gpu"
 )
 
+// Constants of add.wgsl.
+const (
+	addWG = 64
+)
+
+// AddParams are the parameters of add.wgsl.
+type AddParams struct {
+	N uint32
+}
+
+func (p AddParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	return b
+}
+
+func decodeAddParams(b []byte) AddParams {
+	return AddParams{
+		N: get32(b[0:]),
+	}
+}
+
+// addBuffers are the bindings of add.wgsl, as the twin sees them.
+type addBuffers struct {
+	A []float32 // (N)
+	B []float32 // (N)
+	Y []float32 // (N)
+}
+
+// addKernel is a kernel with the interface of add.wgsl and the given twin.
+func addKernel(twin func(AddParams, addBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"a", "b", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		},
+	}
+}
+
+// Constants of attention.wgsl.
+const (
+	attentionWG    = 128
+	attentionQUADS = 64
+)
+
+// AttentionParams are the parameters of attention.wgsl.
+type AttentionParams struct {
+	T        uint32 // tokens
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in a row of q
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Scale    float32 // 1/√Dh as a rule
+}
+
+func (p AttentionParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.Heads)
+	put32(b[8:], p.Dh)
+	put32(b[12:], p.QStride)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], math.Float32bits(p.Scale))
+	return b
+}
+
+func decodeAttentionParams(b []byte) AttentionParams {
+	return AttentionParams{
+		T:        get32(b[0:]),
+		Heads:    get32(b[4:]),
+		Dh:       get32(b[8:]),
+		QStride:  get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Scale:    math.Float32frombits(get32(b[28:])),
+	}
+}
+
+// attentionBuffers are the bindings of attention.wgsl, as the twin sees them.
+type attentionBuffers struct {
+	Q      []float32 // (T,QStride); head h at column h·Dh
+	Kv     []float32 // (rows,KVStride)
+	Tokens []uint32  // (T,4)
+	Y      []float32 // (T,Heads·Dh)
+}
+
+// attentionKernel is a kernel with the interface of attention.wgsl and the given twin.
+func attentionKernel(twin func(AttentionParams, attentionBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"q", "kv", "tokens", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
+		},
+	}
+}
+
+// Constants of attention_software.wgsl.
+const (
+	attentionSoftwareWG = 8
+)
+
 // Constants of embed.wgsl.
 const (
 	embedWG = 64
@@ -65,6 +175,50 @@ func embedKernel(twin func(EmbedParams, embedBuffers)) gpu.Kernel {
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
 		Twin: func(c gpu.Call) {
 			twin(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		},
+	}
+}
+
+// Constants of gather_rows.wgsl.
+const (
+	gatherRowsWG = 64
+)
+
+// GatherRowsParams are the parameters of gather_rows.wgsl.
+type GatherRowsParams struct {
+	R uint32 // rows of y
+	D uint32 // values in a row
+}
+
+func (p GatherRowsParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.R)
+	put32(b[4:], p.D)
+	return b
+}
+
+func decodeGatherRowsParams(b []byte) GatherRowsParams {
+	return GatherRowsParams{
+		R: get32(b[0:]),
+		D: get32(b[4:]),
+	}
+}
+
+// gatherRowsBuffers are the bindings of gather_rows.wgsl, as the twin sees them.
+type gatherRowsBuffers struct {
+	X    []float32 // (T,D)
+	Rows []uint32  // (R)
+	Y    []float32 // (R,D)
+}
+
+// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl and the given twin.
+func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "rows", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
 	}
 }
@@ -212,3 +366,291 @@ const (
 	linearTile64QUADS = 16
 	linearTile64STEPS = 8
 )
+
+// Constants of nll.wgsl.
+const (
+	nllWG = 256
+)
+
+// NLLParams are the parameters of nll.wgsl.
+type NLLParams struct {
+	R uint32 // rows
+	V uint32 // columns
+}
+
+func (p NLLParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.R)
+	put32(b[4:], p.V)
+	return b
+}
+
+func decodeNLLParams(b []byte) NLLParams {
+	return NLLParams{
+		R: get32(b[0:]),
+		V: get32(b[4:]),
+	}
+}
+
+// nllBuffers are the bindings of nll.wgsl, as the twin sees them.
+type nllBuffers struct {
+	Logits []float32 // (R,V)
+	Labels []uint32  // (R)
+	Y      []float32 // (R,2)
+}
+
+// nllKernel is a kernel with the interface of nll.wgsl and the given twin.
+func nllKernel(twin func(NLLParams, nllBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"logits", "labels", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		},
+	}
+}
+
+// Constants of normalize.wgsl.
+const (
+	normalizeWG = 64
+)
+
+// NormalizeParams are the parameters of normalize.wgsl.
+type NormalizeParams struct {
+	T uint32
+	D uint32
+}
+
+func (p NormalizeParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.T)
+	put32(b[4:], p.D)
+	return b
+}
+
+func decodeNormalizeParams(b []byte) NormalizeParams {
+	return NormalizeParams{
+		T: get32(b[0:]),
+		D: get32(b[4:]),
+	}
+}
+
+// normalizeBuffers are the bindings of normalize.wgsl, as the twin sees them.
+type normalizeBuffers struct {
+	X []float32 // (T,D)
+	Y []float32 // (T,D)
+}
+
+// normalizeKernel is a kernel with the interface of normalize.wgsl and the given twin.
+func normalizeKernel(twin func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		},
+	}
+}
+
+// Constants of patches.wgsl.
+const (
+	patchesWG = 64
+)
+
+// PatchesParams are the parameters of patches.wgsl.
+type PatchesParams struct {
+	B uint32 // images
+	S uint32 // pixels along a side of an image, a multiple of P
+	P uint32 // pixels along a side of a patch
+}
+
+func (p PatchesParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	put32(b[4:], p.S)
+	put32(b[8:], p.P)
+	return b
+}
+
+func decodePatchesParams(b []byte) PatchesParams {
+	return PatchesParams{
+		B: get32(b[0:]),
+		S: get32(b[4:]),
+		P: get32(b[8:]),
+	}
+}
+
+// patchesBuffers are the bindings of patches.wgsl, as the twin sees them.
+type patchesBuffers struct {
+	X []float32 // (B,3,S,S)
+	Y []float32 // (B·G·G,3·P·P)
+}
+
+// patchesKernel is a kernel with the interface of patches.wgsl and the given twin.
+func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		},
+	}
+}
+
+// Constants of store_rows.wgsl.
+const (
+	storeRowsWG = 64
+)
+
+// StoreRowsParams are the parameters of store_rows.wgsl.
+type StoreRowsParams struct {
+	T            uint32 // tokens
+	Width        uint32 // values copied of each row
+	SourceStride uint32 // values in a row of x
+	SourceOffset uint32 // first column read
+	TargetStride uint32 // values in a row of y
+	TargetOffset uint32 // first column written
+}
+
+func (p StoreRowsParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.Width)
+	put32(b[8:], p.SourceStride)
+	put32(b[12:], p.SourceOffset)
+	put32(b[16:], p.TargetStride)
+	put32(b[20:], p.TargetOffset)
+	return b
+}
+
+func decodeStoreRowsParams(b []byte) StoreRowsParams {
+	return StoreRowsParams{
+		T:            get32(b[0:]),
+		Width:        get32(b[4:]),
+		SourceStride: get32(b[8:]),
+		SourceOffset: get32(b[12:]),
+		TargetStride: get32(b[16:]),
+		TargetOffset: get32(b[20:]),
+	}
+}
+
+// storeRowsBuffers are the bindings of store_rows.wgsl, as the twin sees them.
+type storeRowsBuffers struct {
+	X      []float32 // (T,SourceStride)
+	Tokens []uint32  // (T,4)
+	Y      []float32 // (rows,TargetStride)
+}
+
+// storeRowsKernel is a kernel with the interface of store_rows.wgsl and the given twin.
+func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "tokens", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		},
+	}
+}
+
+// Constants of top_k.wgsl.
+const (
+	topKWG = 256
+)
+
+// TopKParams are the parameters of top_k.wgsl.
+type TopKParams struct {
+	N       uint32 // scores
+	K       uint32 // wanted of each block
+	Block   uint32 // scores in a block; the last may be shorter
+	Indexed uint32 // 1: score i belongs to row index[i], where 0xffffffff is none; 0: it belongs to row i
+}
+
+func (p TopKParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	put32(b[4:], p.K)
+	put32(b[8:], p.Block)
+	put32(b[12:], p.Indexed)
+	return b
+}
+
+func decodeTopKParams(b []byte) TopKParams {
+	return TopKParams{
+		N:       get32(b[0:]),
+		K:       get32(b[4:]),
+		Block:   get32(b[8:]),
+		Indexed: get32(b[12:]),
+	}
+}
+
+// topKBuffers are the bindings of top_k.wgsl, as the twin sees them.
+type topKBuffers struct {
+	Scores    []uint32 // (N) f32 bits
+	Index     []uint32 // (N), or anything where Indexed is 0
+	OutScores []uint32 // (blocks,K) f32 bits
+	OutRows   []uint32 // (blocks,K)
+}
+
+// topKKernel is a kernel with the interface of top_k.wgsl and the given twin.
+func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"scores", "index", "out_scores", "out_rows"},
+		Twin: func(c gpu.Call) {
+			twin(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
+		},
+	}
+}
+
+// Constants of vision_embed.wgsl.
+const (
+	visionEmbedWG = 64
+)
+
+// VisionEmbedParams are the parameters of vision_embed.wgsl.
+type VisionEmbedParams struct {
+	B uint32 // images
+	N uint32 // states of an image: patches + 1
+	D uint32 // values in a row
+}
+
+func (p VisionEmbedParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	put32(b[4:], p.N)
+	put32(b[8:], p.D)
+	return b
+}
+
+func decodeVisionEmbedParams(b []byte) VisionEmbedParams {
+	return VisionEmbedParams{
+		B: get32(b[0:]),
+		N: get32(b[4:]),
+		D: get32(b[8:]),
+	}
+}
+
+// visionEmbedBuffers are the bindings of vision_embed.wgsl, as the twin sees them.
+type visionEmbedBuffers struct {
+	Patches  []float32 // (B·(N−1),D)
+	Cls      []float32 // (D)
+	Position []float32 // (N,D)
+	Y        []float32 // (B·N,D)
+}
+
+// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl and the given twin.
+func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"patches", "cls", "position", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		},
+	}
+}

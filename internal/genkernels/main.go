@@ -129,15 +129,26 @@ func parse(path string) (head, string, error) {
 	return h, text, nil
 }
 
-func camel(stem string) string {
-	parts := strings.Split(stem, "_")
+// camel makes an exported Go name of a name with underscores.
+func camel(name string) string {
+	if name == "nll" {
+		return "NLL"
+	}
+	parts := strings.Split(name, "_")
 	for i, p := range parts {
 		parts[i] = strings.ToUpper(p[:1]) + p[1:]
 	}
 	return strings.Join(parts, "")
 }
 
-func lower(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+// lowerCamel makes an unexported Go name of a name with underscores.
+func lowerCamel(name string) string {
+	first, rest, more := strings.Cut(name, "_")
+	if !more {
+		return first
+	}
+	return first + camel(rest)
+}
 
 func writeConsts(b *bytes.Buffer, stem, text string) {
 	consts := constLine.FindAllStringSubmatch(text, -1)
@@ -146,7 +157,7 @@ func writeConsts(b *bytes.Buffer, stem, text string) {
 	}
 	fmt.Fprintf(b, "\n// Constants of %s.wgsl.\nconst (\n", stem)
 	for _, m := range consts {
-		fmt.Fprintf(b, "%s%s = %s\n", lower(camel(stem)), m[1], m[2])
+		fmt.Fprintf(b, "%s%s = %s\n", lowerCamel(stem), m[1], m[2])
 	}
 	b.WriteString(")\n")
 }
@@ -155,7 +166,7 @@ var goKinds = map[string]string{"u32": "uint32", "i32": "int32", "f32": "float32
 
 func writeHead(b *bytes.Buffer, stem string, h head) {
 	name := camel(stem)
-	local := lower(name)
+	local := lowerCamel(stem)
 	fmt.Fprintf(b, "\n// %sParams are the parameters of %s.wgsl.\ntype %sParams struct {\n", name, stem, name)
 	for _, f := range h.params {
 		fmt.Fprintf(b, "%s %s", f.goName, goKinds[f.kind])
@@ -175,7 +186,7 @@ func writeHead(b *bytes.Buffer, stem string, h head) {
 	}
 	fmt.Fprintf(b, "}\n}\n\n// %sBuffers are the bindings of %s.wgsl, as the twin sees them.\ntype %sBuffers struct {\n", local, stem, local)
 	for _, x := range h.bindings {
-		fmt.Fprintf(b, "%s []%s", strings.ToUpper(x.name[:1])+x.name[1:], goKinds[x.kind])
+		fmt.Fprintf(b, "%s []%s", camel(x.name), goKinds[x.kind])
 		if x.comment != "" {
 			fmt.Fprintf(b, " // %s", x.comment)
 		}

@@ -1,30 +1,30 @@
 // Reductions over a workgroup of WG invocations, WG a power of two. All invocations get the result; all must call.
-var<workgroup> partial: array<f32, WG>;
+var<workgroup> reduced: array<f32, WG>;
 
 fn sum_over_group(v: f32, lane: u32) -> f32 {
-    partial[lane] = v;
-    for (var half = WG >> 1u; half > 0u; half >>= 1u) {
+    reduced[lane] = v;
+    for (var n = WG >> 1u; n > 0u; n >>= 1u) {
         workgroupBarrier();
-        if (lane < half) {
-            partial[lane] += partial[lane + half];
+        if (lane < n) {
+            reduced[lane] += reduced[lane + n];
         }
     }
     workgroupBarrier();
-    let sum = partial[0];
+    let sum = reduced[0];
     workgroupBarrier();
     return sum;
 }
 
 fn max_over_group(v: f32, lane: u32) -> f32 {
-    partial[lane] = v;
-    for (var half = WG >> 1u; half > 0u; half >>= 1u) {
+    reduced[lane] = v;
+    for (var n = WG >> 1u; n > 0u; n >>= 1u) {
         workgroupBarrier();
-        if (lane < half) {
-            partial[lane] = max(partial[lane], partial[lane + half]);
+        if (lane < n) {
+            reduced[lane] = max(reduced[lane], reduced[lane + n]);
         }
     }
     workgroupBarrier();
-    let largest = partial[0];
+    let largest = reduced[0];
     workgroupBarrier();
     return largest;
 }

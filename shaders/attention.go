@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import (
+	"fmt"
+	"math"
+
+	"fromage/gpu"
+)
+
+// attentionMaxDh is the most columns that a head may have.
+const attentionMaxDh = 4 * attentionQUADS
+
+// Attention is scaled dot product attention over rows of keys and values: q (T,QStride) f32, kv (rows,KVStride) f32, tokens (T,4) u32
+// → y (T,Heads·Dh) f32. Token t attends to the count rows of kv from first on, both from the token table (causal: count = position+1; all:
+// count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
+func Attention(info gpu.Info, p AttentionParams) Dispatch {
+	if p.Dh > attentionMaxDh {
+		panic(fmt.Sprintf("shaders: attention: want heads of at most %d columns, have %d", attentionMaxDh, p.Dh))
+	}
+	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
+	if (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0 {
+		v.imports["rows"] = "rows_vec4"
+	}
+	groups := int(p.T) * int(p.Heads)
+	if info.Software {
+		v.file = "attention_software"
+		groups = ceil(groups, attentionSoftwareWG)
+	}
+	return Dispatch{kernel(v, attentionKernel(attentionTwin)), p.encode(), grid(groups)}
+}
+
+func attentionTwin(p AttentionParams, b attentionBuffers) {
+	Dh := int(p.Dh)
+	var weights []float64
+	sums := make([]float64, Dh)
+	for t := range int(p.T) {
+		first, count := int(b.Tokens[4*t+2]), int(b.Tokens[4*t+3])
+		if len(weights) < count {
+			weights = make([]float64, max(count, 2*len(weights)))
+		}
+		for h := range int(p.Heads) {
+			q := b.Q[t*int(p.QStride)+h*Dh:][:Dh]
+			largest := math.Inf(-1)
+			for j := range count {
+				score := 0.0
+				for d, k := range b.Kv[(first+j)*int(p.KVStride)+int(p.KOffset)+h*Dh:][:Dh] {
+					score += float64(q[d]) * float64(k)
+				}
+				weights[j] = float64(p.Scale) * score
+				largest = max(largest, weights[j])
+			}
+			total := 0.0
+			clear(sums)
+			for j := range count {
+				w := math.Exp(weights[j] - largest)
+				total += w
+				for d, v := range b.Kv[(first+j)*int(p.KVStride)+int(p.VOffset)+h*Dh:][:Dh] {
+					sums[d] += w * float64(v)
+				}
+			}
+			y := b.Y[(t*int(p.Heads)+h)*Dh:][:Dh]
+			for d := range y {
+				y[d] = 0
+				if count > 0 {
+					y[d] = float32(sums[d] / total)
+				}
+			}
+		}
+	}
+}
+
+func attentionCases() []Case {
+	return []Case{
+		AttentionCase(AttentionParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 5, 0, 131),
+		AttentionCase(AttentionParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38}, 9, 140),
+	}
+}
+
+// AttentionCase makes a case of Attention with random contents: one token for each of counts, whose rows follow one another in kv after one
+// row that nobody attends to. It sets p.T.
+func AttentionCase(p AttentionParams, counts ...int) Case {
+	p.T = uint32(len(counts))
+	rows := 1
+	var tokens []uint32
+	for t, n := range counts {
+		tokens = append(tokens, uint32(t), uint32(max(0, n-1)), uint32(rows), uint32(n))
+		rows += n
+	}
+	return Case{
+		Name:     "attention",
+		Dispatch: func(info gpu.Info) Dispatch { return Attention(info, p) },
+		Buffers: [][]uint32{
+			Random(1, int(p.T*p.QStride)), Random(2, rows*int(p.KVStride)), tokens, Random(3, int(p.T*p.Heads*p.Dh)),
+		},
+		Abs: 1e-5, Rel: 1e-5,
+	}
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders_test
+
+import (
+	"testing"
+
+	"fromage/gpu"
+	"fromage/internal/kerneltest"
+	"fromage/shaders"
+)
+
+func TestAttention(t *testing.T) {
+	var cases []shaders.Case
+	for _, Dh := range []uint32{1, 3, 8, 12, 20, 64, 80, 128, 131, 252, 256} {
+		const heads = 2
+		cases = append(cases,
+			shaders.AttentionCase(shaders.AttentionParams{
+				Heads: heads, Dh: Dh, QStride: heads * Dh, KVStride: 2 * heads * Dh, VOffset: heads * Dh, Scale: 0.3,
+			}, 1, 7, 8, 9, 127, 128, 129, 257),
+			// Strides and offsets that rule vec4 loads out.
+			shaders.AttentionCase(shaders.AttentionParams{
+				Heads: heads, Dh: Dh, QStride: heads*Dh + 1, KVStride: 2*heads*Dh + 5, KOffset: heads*Dh + 3, VOffset: 2, Scale: 0.3,
+			}, 0, 13, 131))
+	}
+	cases = append(cases,
+		// Many heads and tokens, as in a vision tower.
+		shaders.AttentionCase(shaders.AttentionParams{Heads: 17, Dh: 8, QStride: 136, KVStride: 272, VOffset: 136, Scale: 0.35}, 50, 50, 50, 50, 50),
+		// Scores far from zero, of both signs.
+		shaders.AttentionCase(shaders.AttentionParams{Heads: 1, Dh: 64, QStride: 64, KVStride: 128, VOffset: 64, Scale: 20}, 1, 300))
+	kerneltest.Run(t, cases)
+}
+
+func TestAttentionTwin(t *testing.T) {
+	const ln3 = 1.0986123
+	d := shaders.Attention(gpu.Info{}, shaders.AttentionParams{T: 2, Heads: 2, Dh: 1, QStride: 2, KVStride: 4, VOffset: 2, Scale: 2})
+	// Row 0 belongs to nobody. Head 0 of token 0 scores 0 and ln 3, so its weights are ¼ and ¾; head 1 scores twice the same; token 1 has no rows.
+	q, kv := words(0.5, 0, 7, 7), words(9, 9, 9, 9, 0, 5, 10, 30, ln3, 6, 20, 50)
+	twin(t, d, 3, []float32{17.5, 40, 0, 0}, q, kv, []uint32{0, 1, 1, 2, 0, 0, 1, 0}, words(9, 9, 9, 9))
+}
+
+// TestAttentionOneBuffer binds one buffer as q and kv, as a vision tower does.
+func TestAttentionOneBuffer(t *testing.T) {
+	const T, heads, Dh = 5, 2, 4
+	p := shaders.AttentionParams{T: T, Heads: heads, Dh: Dh, QStride: 3 * heads * Dh, KVStride: 3 * heads * Dh, KOffset: heads * Dh, VOffset: 2 * heads * Dh, Scale: 0.5}
+	x := shaders.Random(1, T*3*heads*Dh)
+	var tokens []uint32
+	for i := range uint32(T) {
+		tokens = append(tokens, 0, i, 0, T)
+	}
+	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+		for _, software := range []bool{false, true} {
+			info := dev.Info()
+			info.Software = software
+			d := shaders.Attention(info, p)
+			want := make([]uint32, T*heads*Dh)
+			d.Kernel.Twin(gpu.Call{Params: d.Params, Buffers: [][]uint32{x, x, tokens, want}})
+			qkv, table, y := upload(t, dev, x), upload(t, dev, tokens), upload(t, dev, make([]uint32, len(want)))
+			dispatch(t, dev, d, qkv, qkv, table, y)
+			near(t, d.Kernel.Name, download(t, dev, y, len(want)), want)
+		}
+	})
+}

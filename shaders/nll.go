@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import (
+	"math"
+
+	"fromage/gpu"
+)
+
+// NLL scores labels: logits (R,V) f32, labels (R) u32 → y (R,2) f32, the negative log-likelihood of each label under softmax and whether the
+// label's logit is the largest (1 or 0; of equal logits the lowest column counts). A label that is no column, such as IgnoreLabel, gives (0,0).
+// It is torch's cross_entropy with reduction="none" beside argmax(-1) == label.
+func NLL(_ gpu.Info, p NLLParams) Dispatch {
+	return Dispatch{kernel(variant{file: "nll"}, nllKernel(nllTwin)), p.encode(), grid(int(p.R))}
+}
+
+// IgnoreLabel marks a row that NLL leaves out.
+const IgnoreLabel = 0xffffffff
+
+func nllTwin(p NLLParams, b nllBuffers) {
+	V := int(p.V)
+	for r := range int(p.R) {
+		y := b.Y[2*r : 2*r+2]
+		y[0], y[1] = 0, 0
+		if b.Labels[r] >= p.V {
+			continue
+		}
+		row, label := b.Logits[r*V:(r+1)*V], int(b.Labels[r])
+		best := 0
+		for v := range row {
+			if row[v] > row[best] {
+				best = v
+			}
+		}
+		sum := 0.0
+		for _, v := range row {
+			sum += math.Exp(float64(v) - float64(row[best]))
+		}
+		y[0] = float32(math.Log(sum) + float64(row[best]) - float64(row[label]))
+		if best == label {
+			y[1] = 1
+		}
+	}
+}
+
+func nllCases() []Case {
+	return []Case{NLLCase(NLLParams{R: 6, V: 1021})}
+}
+
+// NLLCase makes a case of NLL: logits around 100, in steps of ½ so that many are equal; the labels are in turn the best column, a column, the
+// last of the best columns, and none.
+func NLLCase(p NLLParams) Case {
+	R, V := int(p.R), int(p.V)
+	logits, labels := Random(1, R*V), make([]uint32, R)
+	x := floats(logits)
+	for i := range x {
+		x[i] = 100 + float32(math.Round(float64(4*x[i])))/2
+	}
+	for r := range R {
+		first, last := 0, 0
+		for v := range V {
+			if x[r*V+v] > x[r*V+first] {
+				first = v
+			}
+			if x[r*V+v] >= x[r*V+last] {
+				last = v
+			}
+		}
+		labels[r] = []uint32{uint32(first), uint32((37 * r) % V), uint32(last), IgnoreLabel}[r%4]
+	}
+	return Case{
+		Name:     "nll",
+		Dispatch: func(info gpu.Info) Dispatch { return NLL(info, p) },
+		Buffers:  [][]uint32{logits, labels, Random(2, 2*R)},
+		Abs:      1e-5, Rel: 1e-5,
+	}
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import "fromage/gpu"
+
+// StoreRows copies Width columns of each token's row to the token's place in its sequence: x (T,SourceStride) f32, tokens (T,4) u32
+// → row first+position of y (rows,TargetStride) f32. Everything else in y stays as it is.
+func StoreRows(_ gpu.Info, p StoreRowsParams) Dispatch {
+	return Dispatch{kernel(variant{file: "store_rows"}, storeRowsKernel(storeRowsTwin)), p.encode(), grid(ceil(int(p.T)*int(p.Width), storeRowsWG))}
+}
+
+func storeRowsTwin(p StoreRowsParams, b storeRowsBuffers) {
+	for t := range int(p.T) {
+		row := int(b.Tokens[4*t+2] + b.Tokens[4*t+1])
+		copy(b.Y[row*int(p.TargetStride)+int(p.TargetOffset):][:p.Width], b.X[t*int(p.SourceStride)+int(p.SourceOffset):][:p.Width])
+	}
+}
+
+func storeRowsCases() []Case {
+	return []Case{StoreRowsCase(StoreRowsParams{T: 5, Width: 13, SourceStride: 39, SourceOffset: 26, TargetStride: 26, TargetOffset: 13})}
+}
+
+// StoreRowsCase makes a case of StoreRows with random contents; the tokens belong to two sequences and come in reverse.
+func StoreRowsCase(p StoreRowsParams) Case {
+	T := int(p.T)
+	tokens := make([]uint32, 0, 4*T)
+	for t := range uint32(T) {
+		row := p.T - t // rows T … 1, of which the first half is the first sequence
+		first := uint32(1)
+		if row > p.T/2 {
+			first = p.T/2 + 1
+		}
+		tokens = append(tokens, t, row-first, first, row-first+1)
+	}
+	return Case{
+		Name:     "store_rows",
+		Dispatch: func(info gpu.Info) Dispatch { return StoreRows(info, p) },
+		Buffers:  [][]uint32{Random(1, T*int(p.SourceStride)), tokens, Random(2, (T+2)*int(p.TargetStride))},
+	}
+}
