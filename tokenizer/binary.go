@@ -145,12 +145,19 @@ func (r *reader) readMerges(t *Tokenizer, n int) {
 			r.fail("merge %d: %v", rank, err)
 			return
 		}
-		if left, right := t.text[m.left], t.text[m.right]; t.kind[m.product]&literal != 0 || t.text[m.product] != left+right {
-			r.fail("merge %d: want token %d to be %q, have %q", rank, m.product, left+right, t.text[m.product])
+		if !m.spells(t) {
+			r.fail("merge %d: want token %d to be %q, have %q", rank, m.product, t.text[m.left]+t.text[m.right], t.text[m.product])
 			return
 		}
 		t.merges[rank] = m
 	}
+}
+
+// spells reports whether the product's text is those of its parts in a row.
+func (m merge) spells(t *Tokenizer) bool {
+	left, right, product := t.text[m.left], t.text[m.right], t.text[m.product]
+	return t.kind[m.product]&literal == 0 && len(product) == len(left)+len(right) &&
+		product[:len(left)] == left && product[len(left):] == right
 }
 
 // byteTokens returns, by id, whether a token stands for one byte.

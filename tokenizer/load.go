@@ -171,7 +171,7 @@ type tokenizerJSON struct {
 		UseRegex       *bool  `json:"use_regex"`
 	} `json:"pre_tokenizer"`
 	Model struct {
-		Type         *string          `json:"type"`
+		Type         string           `json:"type"`
 		Dropout      float64          `json:"dropout"`
 		Prefix       string           `json:"continuing_subword_prefix"`
 		Suffix       string           `json:"end_of_word_suffix"`
@@ -221,16 +221,13 @@ func readTokenizerJSON(data []byte) (*tables, error) {
 		{pre.Type == "ByteLevel", "pre_tokenizer.type", "ByteLevel", pre.Type},
 		{!pre.AddPrefixSpace, "pre_tokenizer.add_prefix_space", "false", pre.AddPrefixSpace},
 		{pre.UseRegex == nil || *pre.UseRegex, "pre_tokenizer.use_regex", "true", false},
-		{model.Type == nil || *model.Type == "BPE", "model.type", "BPE", model.Type},
+		{model.Type == "" || model.Type == "BPE", "model.type", "BPE", model.Type},
 		{model.Dropout == 0, "model.dropout", "null", model.Dropout},
 		{model.Prefix == "", "model.continuing_subword_prefix", "null", model.Prefix},
 		{model.Suffix == "", "model.end_of_word_suffix", "null", model.Suffix},
 		{!model.IgnoreMerges, "model.ignore_merges", "false", model.IgnoreMerges},
 	} {
 		if !want.ok {
-			if s, ok := want.have.(*string); ok {
-				want.have = *s
-			}
 			return nil, fmt.Errorf("tokenizer: tokenizer.json %s: want %s, have %v", want.entry, want.want, want.have)
 		}
 	}
@@ -367,10 +364,15 @@ func (tb *tables) build() (*Tokenizer, error) {
 	t.bos = bos
 	t.index()
 	for _, a := range tb.added {
+		id, ok := all[a.Content]
+		if !ok {
+			id = t.appendToken(a.Content)
+			all[a.Content] = id
+		}
 		if a.Special {
-			t.AddSpecialTokens(a.Content)
+			t.mark(id, added|special)
 		} else {
-			t.AddTokens(a.Content)
+			t.mark(id, added)
 		}
 	}
 	return t, nil

@@ -40,8 +40,9 @@ const (
 	kindBits = 3
 )
 
-// Tokenizer turns text into token ids and back. After the last AddTokens it may
-// be used by several goroutines at once.
+// Tokenizer turns text into token ids and back. A zero Tokenizer is good for
+// UnmarshalBinary only. After the last AddTokens a Tokenizer may be used by
+// several goroutines at once.
 type Tokenizer struct {
 	text   []string // by id: the bytes it stands for, which may end inside a character
 	kind   []kind   // by id
@@ -79,8 +80,8 @@ func (t *Tokenizer) index() {
 func (t *Tokenizer) addMatch(id int32) {
 	m := match{t.Token(id), id}
 	list := &t.first[m.text[0]]
-	*list = append(*list, m)
-	slices.SortFunc(*list, func(a, b match) int { return len(b.text) - len(a.text) })
+	at, _ := slices.BinarySearchFunc(*list, m, func(a, b match) int { return len(b.text) - len(a.text) })
+	*list = slices.Insert(*list, at, m)
 }
 
 // Len returns the number of tokens, added ones included: ids are 0 … Len()−1.
@@ -141,17 +142,27 @@ func (t *Tokenizer) add(k kind, tokens []string) []int32 {
 		}
 		id, ok := t.ID(token)
 		if !ok {
-			id = int32(len(t.text))
-			t.text = append(t.text, token)
-			t.kind = append(t.kind, literal)
+			id = t.appendToken(token)
 		}
-		if t.kind[id]&added == 0 {
-			t.addMatch(id)
-		}
-		t.kind[id] |= k
+		t.mark(id, k)
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// appendToken gives token the next id.
+func (t *Tokenizer) appendToken(token string) int32 {
+	t.text = append(t.text, token)
+	t.kind = append(t.kind, literal)
+	return int32(len(t.text) - 1)
+}
+
+// mark makes token id an added one of kind k.
+func (t *Tokenizer) mark(id int32, k kind) {
+	if t.kind[id]&added == 0 {
+		t.addMatch(id)
+	}
+	t.kind[id] |= k
 }
 
 // Encode returns the token ids of text, after `</s>` if bos. Bytes that are not

@@ -83,8 +83,8 @@ const (
 )
 
 // opcodes lists every opcode that is obeyed; all others are refused.
-var opcodes = map[byte]struct {
-	name string
+var opcodes = [256]struct {
+	name string // empty if refused
 	arg  argKind
 }{
 	opMark: {"MARK", argNone}, opStop: {"STOP", argNone}, opNone: {"NONE", argNone},
@@ -204,8 +204,8 @@ func (r *reader) next(values bool) (instruction, error) {
 		return in, fmt.Errorf("offset %d: %w", in.at, err)
 	}
 	in.code = b[0]
-	op, ok := opcodes[in.code]
-	if !ok {
+	op := &opcodes[in.code]
+	if op.name == "" {
 		return in, fmt.Errorf("offset %d: opcode 0x%02x is not allowed", in.at, in.code)
 	}
 	in.name = op.name

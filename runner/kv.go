@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runner
+
+import (
+	"fmt"
+	"slices"
+
+	"fromage/gpu"
+	"fromage/plan"
+)
+
+// kvCache is rows of keys and values, one state buffer a layer, in which every sequence has a run of rows.
+type kvCache struct {
+	m         *machine
+	states    []plan.Value // kv.0 … kv.L−1
+	capacity  int          // rows of each buffer
+	sequences []*Sequence  // those with rows, by first row
+}
+
+// minRows is the fewest KV rows given to a sequence.
+const minRows = 64
+
+func newKVCache(m *machine) *kvCache {
+	c := &kvCache{m: m}
+	if p, err := m.manifest.Model.Program("lm"); err == nil {
+		for _, v := range p.Values {
+			if v.Kind == plan.State {
+				c.states = append(c.states, v)
+			}
+		}
+	}
+	return c
+}
+
+func (c *kvCache) drop(s *Sequence) {
+	c.sequences = slices.DeleteFunc(c.sequences, func(o *Sequence) bool { return o == s })
+	s.rows, s.computed = 0, 0
+}
+
+// reserve makes room for all tokens of the batch's sequences: in place, in a gap, or by moving everything to larger buffers. A sequence's rows
+// double until they reach the model's positions.
+func (c *kvCache) reserve(batch []*Sequence) error {
+	limit := c.m.manifest.Settings.MaxPositions
+	var short []*Sequence
+	for _, s := range batch {
+		if len(s.tokens) > limit {
+			return fmt.Errorf("runner: a sequence of %d tokens is longer than the model's %d positions; reset or shorten it", len(s.tokens), limit)
+		}
+		if s.rows < len(s.tokens) && !c.fill(s, c.wanted(s)) {
+			short = append(short, s)
+		}
+	}
+	if short == nil {
+		return nil
+	}
+	return c.relayout(short)
+}
+
+// wanted is the number of rows that a sequence should have next.
+func (c *kvCache) wanted(s *Sequence) int {
+	rows := max(minRows, s.rows)
+	for rows < len(s.tokens) {
+		rows *= 2
+	}
+	return min(rows, c.m.manifest.Settings.MaxPositions)
+}
+
+// fill gives a sequence that has nothing computed the first gap of that many rows, if there is one.
+func (c *kvCache) fill(s *Sequence, rows int) bool {
+	if s.computed > 0 {
+		return false
+	}
+	c.drop(s)
+	first := 0
+	for i, o := range c.sequences {
+		if o.first-first >= rows {
+			c.put(i, s, first, rows)
+			return true
+		}
+		first = o.first + o.rows
+	}
+	if c.capacity-first < rows {
+		return false
+	}
+	c.put(len(c.sequences), s, first, rows)
+	return true
+}
+
+func (c *kvCache) put(i int, s *Sequence, first, rows int) {
+	s.first, s.rows = first, rows
+	c.sequences = slices.Insert(c.sequences, i, s)
+}
+
+// relayout makes new buffers in which the short sequences have the rows they want and every other those it has, and copies what was computed.
+// Where the device has no room for them, everything stays as it was.
+func (c *kvCache) relayout(short []*Sequence) error {
+	all := slices.Clone(c.sequences)
+	for _, s := range short {
+		if !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	first, rows, total := make([]int, len(all)), make([]int, len(all)), 0
+	for i, s := range all {
+		first[i], rows[i] = total, s.rows
+		if slices.Contains(short, s) {
+			rows[i] = c.wanted(s)
+		}
+		total += rows[i]
+	}
+	fresh := map[string]gpu.Buffer{}
+	var list gpu.List
+	for _, v := range c.states {
+		row := 4 * v.Cols
+		b, err := c.m.dev.NewBuffer(v.Name, total*row)
+		if err != nil {
+			c.m.free(fresh)
+			return fmt.Errorf("runner: KV cache of %d tokens: %w", total, err)
+		}
+		fresh[v.Name] = b
+		for i, s := range all {
+			list.Copy(b, first[i]*row, c.m.states[v.Name], s.first*row, s.computed*row)
+		}
+	}
+	if err := c.m.dev.Submit(&list); err != nil {
+		return err
+	}
+	c.m.forget()
+	c.m.free(c.m.states)
+	c.m.states, c.capacity, c.sequences = fresh, total, all
+	for i, s := range all {
+		s.first, s.rows = first[i], rows[i]
+	}
+	return nil
+}
+
+// free gives buffers back; a device that is lost has none to give.
+func (m *machine) free(buffers map[string]gpu.Buffer) {
+	for _, b := range buffers {
+		_ = m.dev.Free(b)
+	}
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package runner runs a compiled FROMAGe on a gpu.Device: it embeds pictures, reads interleaved pictures and text, generates, retrieves and scores.
+//
+// What enters is an open bundle, a device, texts and pictures; what leaves is tokens, texts, embeddings and likelihoods. It follows the reference's
+// fromage/models.py, with a KV cache that the reference does not have. The package refuses to know checkpoints and how the programs were built: it
+// runs what the bundle says.
+package runner
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+
+	"fromage/bundle"
+	"fromage/gpu"
+	"fromage/plan"
+	"fromage/tokenizer"
+	"fromage/vision"
+)
+
+// Runner is a bundle loaded onto a device. One call runs at a time; calls from several goroutines wait for one another.
+type Runner struct {
+	mu     sync.Mutex
+	m      *machine
+	kv     *kvCache
+	tok    *tokenizer.Tokenizer
+	vision *vision.Processor
+	// scale is exp(logit_scale), the factor on retrieval scores.
+	scale float32
+}
+
+// Load uploads the bundle's weights to dev, which stays the caller's to close. progress, if any, counts bytes of weights.
+func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*Runner, error) {
+	m, err := newMachine(ctx, dev, b, progress)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runner{m: m, kv: newKVCache(m)}
+	if raw, err := b.File(bundle.FileTokenizer); err != nil {
+		return nil, err
+	} else if raw != nil {
+		r.tok = &tokenizer.Tokenizer{}
+		if err := r.tok.UnmarshalBinary(raw); err != nil {
+			return nil, fmt.Errorf("runner: %s: %w", bundle.FileTokenizer, err)
+		}
+	}
+	if raw, err := b.File(bundle.FilePreprocessor); err != nil {
+		return nil, err
+	} else if raw != nil {
+		config, err := vision.LoadConfig(raw)
+		if err != nil {
+			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
+		}
+		if r.vision, err = vision.NewProcessor(config, vision.Limits{}); err != nil {
+			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
+		}
+		if h, w := config.Shape(); h != m.manifest.Settings.ImageSize || w != h {
+			return nil, fmt.Errorf("runner: %s: want pictures of %d pixels a side, have %d × %d", bundle.FilePreprocessor, m.manifest.Settings.ImageSize, w, h)
+		}
+	}
+	return r, r.readScale()
+}
+
+// readScale fetches logit_scale where the model has one.
+func (r *Runner) readScale() error {
+	r.scale = 1
+	if w, ok := r.m.weights[logitScale]; ok {
+		x := make([]float32, 1)
+		if err := r.m.dev.Read(w[0].values, 0, bytesOf(x)); err != nil {
+			return err
+		}
+		r.scale = float32(math.Exp(float64(x[0])))
+	}
+	return nil
+}
+
+// logitScale is the name of the weight with the logarithm of the retrieval factor.
+const logitScale = "logit_scale"
+
+// Settings returns what the bundle says of the model.
+func (r *Runner) Settings() bundle.Settings { return r.m.manifest.Settings }
+
+// Tokenizer returns the model's tokenizer, nil if the bundle has none.
+func (r *Runner) Tokenizer() *tokenizer.Tokenizer { return r.tok }
+
+// Vision returns the processor that makes pixel values for this model.
+func (r *Runner) Vision() *vision.Processor { return r.vision }
+
+// Scale returns exp(logit_scale), the factor on the cosines that retrieval ranks by.
+func (r *Runner) Scale() float32 { return r.scale }
+
+// Device returns what the model runs on.
+func (r *Runner) Device() gpu.Device { return r.m.dev }
+
+// Dispatches returns how many kernel dispatches one decoded token takes.
+func (r *Runner) Dispatches() (int, error) {
+	p, err := r.m.manifest.Model.Program("lm")
+	if err != nil {
+		return 0, err
+	}
+	steps, err := p.Lower(r.m.info, r.m.layouts, plan.Run(1, 1, 0))
+	return len(steps), err
+}
+
+// Image is a picture as the model sees it.
+type Image struct {
+	Prefix    [][]float32 // k rows (E): its place in a prompt
+	Retrieval []float32   // (S): visual_fc, not normalised; what an index holds, normalised
+}
+
+// Embed runs decoded pixel values, each (3,S,S) as package vision makes them, through CLIP and the maps. progress, if any, counts pictures.
+func (r *Runner) Embed(ctx context.Context, pixels [][]float32, progress func(Progress)) ([]Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var images []Image
+	p := Progress{Total: int64(len(pixels)), What: "pictures"}
+	for len(pixels) > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n := min(len(pixels), r.imageBatch())
+		pooled, _, err := r.pooled(pixels[:n], false)
+		if err != nil {
+			return nil, err
+		}
+		batch, err := r.maps(pooled)
+		if err != nil {
+			return nil, err
+		}
+		images, pixels = append(images, batch...), pixels[n:]
+		if p.Done += int64(n); progress != nil {
+			progress(p)
+		}
+	}
+	return images, nil
+}
+
+// imageBatch is how many pictures go into one run.
+func (r *Runner) imageBatch() int {
+	return max(1, min(16, 2048/r.m.manifest.Settings.ImageTokens))
+}
+
+// Pooled runs pictures through CLIP alone: pooled (B,Dv), the pooler_output of Hugging Face's CLIPVisionModel, and its last_hidden_state (B·N rows of Dv).
+func (r *Runner) Pooled(pixels [][]float32) (pooled, hidden [][]float32, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pooled(pixels, true)
+}
+
+func (r *Runner) pooled(pixels [][]float32, withHidden bool) (pooled, hidden [][]float32, err error) {
+	prog, err := r.m.program("vision")
+	if err != nil {
+		return nil, nil, err
+	}
+	s, B := r.m.manifest.Settings, len(pixels)
+	in := struct {
+		pixels           []float32
+		tokens, classRow []uint32
+	}{}
+	for b, p := range pixels {
+		if len(p) != 3*s.ImageSize*s.ImageSize {
+			return nil, nil, fmt.Errorf("runner: picture %d: want %d pixel values (3,%d,%d), have %d", b, 3*s.ImageSize*s.ImageSize, s.ImageSize, s.ImageSize, len(p))
+		}
+		in.pixels = append(in.pixels, p...)
+		in.classRow = append(in.classRow, uint32(b*s.ImageTokens))
+		for i := range s.ImageTokens {
+			in.tokens = append(in.tokens, 0, uint32(i), uint32(b*s.ImageTokens), uint32(s.ImageTokens))
+		}
+	}
+	err = prog.run(plan.RunImages(B, s.ImageTokens), map[string][]byte{"pixels": bytesOf(in.pixels), "tokens": bytesOf(in.tokens), "class_rows": bytesOf(in.classRow)})
+	if err != nil {
+		return nil, nil, err
+	}
+	if pooled, err = prog.rows("pooled", B, s.VisionDim); err != nil || !withHidden {
+		return pooled, nil, err
+	}
+	hidden, err = prog.rows("hidden", B*s.ImageTokens, s.VisionDim)
+	return pooled, hidden, err
+}
+
+// maps runs pooled states (B,Dv) through visual_embeddings and visual_fc.
+func (r *Runner) maps(pooled [][]float32) ([]Image, error) {
+	prog, err := r.m.program("maps")
+	if err != nil {
+		return nil, err
+	}
+	s, B := r.m.manifest.Settings, len(pooled)
+	var v []float32
+	for _, p := range pooled {
+		v = append(v, p...)
+	}
+	if err := prog.run(plan.RunImages(B, 1), map[string][]byte{"v": bytesOf(v)}); err != nil {
+		return nil, err
+	}
+	prefix, err := prog.rows("prefix", B*s.VisualTokens, s.EmbedDim)
+	if err != nil {
+		return nil, err
+	}
+	retrieval, err := prog.rows("retrieval", B, s.SharedDim)
+	if err != nil {
+		return nil, err
+	}
+	images := make([]Image, B)
+	for i := range images {
+		images[i] = Image{prefix[i*s.VisualTokens : (i+1)*s.VisualTokens], retrieval[i]}
+	}
+	return images, nil
+}
+
+// Close frees what the runner has on its device; the device stays open.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.m.programs {
+		p.release()
+	}
+	r.m.free(r.m.states)
+	for _, shards := range r.m.weights {
+		for _, s := range shards {
+			for _, b := range []gpu.Buffer{s.values, s.scales} {
+				if b != r.m.none {
+					_ = r.m.dev.Free(b)
+				}
+			}
+		}
+	}
+	_ = r.m.dev.Free(r.m.none)
+}
