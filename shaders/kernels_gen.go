@@ -319,7 +319,7 @@ type linearBuffers struct {
 	X        []float32 // (T,K)
 	W        []uint32  // (F,K) in the format of the weights
 	S        []uint32  // its scales
-	Bias     []float32 // (F)
+	Bias     []float32 // (Stride), only F0 to F0+F are read
 	Residual []float32 // (T,Stride), only columns F0 to F0+F are read
 	Y        []float32 // (T,Stride), only columns F0 to F0+F are written
 }

@@ -19,9 +19,9 @@ const (
 )
 
 // Linear is torch's nn.Linear over one shard of its features, with what commonly follows it:
-// x (T,K) f32, w (F,K) in format, bias (F) f32, residual (T,Stride) f32 → columns F0 to F0+F of y (T,Stride) f32,
+// x (T,K) f32, w (F,K) in format, bias (Stride) f32, residual (T,Stride) f32 → columns F0 to F0+F of y (T,Stride) f32,
 //
-//	y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f].
+//	y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f].
 //
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
@@ -145,7 +145,7 @@ func dot4(x, w []float64) (s0, s1, s2, s3 float64) {
 
 func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
 	if p.Bias == 1 {
-		v += float64(b.Bias[f])
+		v += float64(b.Bias[int(p.F0)+f])
 	}
 	switch p.Act {
 	case ActReLU:
@@ -183,7 +183,7 @@ func LinearCase(f Format, p LinearParams) Case {
 	w, s := RandomWeight(2, f, F, K)
 	bias, residual := make([]uint32, 4), make([]uint32, 4)
 	if p.Bias == 1 {
-		bias = Random(3, F)
+		bias = Random(3, int(p.Stride))
 	}
 	if p.Residual == 1 {
 		residual = Random(4, n)

@@ -1,5 +1,5 @@
 //#kernel linear
-// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f], as linear_tile, in tiles of 64 tokens × 64 features and 4 × 4 of it an
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], as linear_tile, in tiles of 64 tokens × 64 features and 4 × 4 of it an
 // invocation: for shapes that have too few large tiles to fill a device.
 
 struct Params {
@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (T,K)
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
 @group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
-@group(0) @binding(4) var<storage, read> bias: array<f32>; // (F)
+@group(0) @binding(4) var<storage, read> bias: array<f32>; // (Stride), only F0 to F0+F are read
 @group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
 @group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
 
