@@ -90,6 +90,14 @@ const logitScale = "logit_scale"
 // Settings returns what the bundle says of the model.
 func (r *Runner) Settings() bundle.Settings { return r.m.manifest.Settings }
 
+// RET returns the number of [RET], −1 where the model has no heads.
+func (r *Runner) RET() int {
+	if s := r.m.manifest.Settings; s.SharedDim > 0 {
+		return s.RET
+	}
+	return -1
+}
+
 // Tokenizer returns the model's tokenizer, nil if the bundle has none.
 func (r *Runner) Tokenizer() *tokenizer.Tokenizer { return r.tok }
 

@@ -113,7 +113,7 @@ func (v *verification) generate(name string, a arguments) error {
 	for _, row := range rows {
 		s.AppendTokens(runner.Token{Visual: row})
 	}
-	sampler := runner.NewSampler(a.options(), v.r.Settings().RET)
+	sampler := runner.NewSampler(a.options(), v.r.RET())
 	var got []int
 	var logits, ruled, embeddings [][]float32
 	for i := range want {
