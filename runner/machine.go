@@ -35,7 +35,7 @@ type Progress struct {
 // newMachine uploads all weights of b, chunk by chunk as their hashes are checked.
 func newMachine(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*machine, error) {
 	m := &machine{
-		dev: dev, info: dev.Info(), manifest: &b.Manifest, layouts: b.Layouts(),
+		dev: dev, info: dev.Info(), manifest: b.Manifest(), layouts: b.Layouts(),
 		weights: map[string][]shardBuffers{}, states: map[string]gpu.Buffer{}, programs: map[string]*ready{},
 	}
 	var err error

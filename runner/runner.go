@@ -65,7 +65,7 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 
 // optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
 func optionalFile(b *bundle.Bundle, name string) ([]byte, error) {
-	if _, ok := b.Manifest.Files[name]; !ok {
+	if _, ok := b.Manifest().Files[name]; !ok {
 		return nil, nil
 	}
 	return b.File(name)

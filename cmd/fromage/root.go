@@ -113,7 +113,7 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	flags.StringVar(&a.device, "device", "auto", "what computes: auto (a GPU, else the CPU), gpu (any WebGPU adapter), gpu:NAME (an adapter by part of its name) or cpu (without WebGPU)")
 	flags.BoolVar(&a.json, "json", false, "write JSON: one document, or a line for each result of a stream")
 	flags.StringVar(&a.logFile, "log", "", "append what happens and how long it takes to this `FILE` (- is standard error)")
-	root.AddCommand(a.versionCommand())
+	root.AddCommand(a.doctorCommand(), a.verifyCommand(), a.versionCommand())
 	return root
 }
 
