@@ -152,12 +152,7 @@ func (v *verification) greedy(prompt []int, n int, cache bool) (ids []int, logit
 			return nil, nil, err
 		}
 		last := out.Logits[len(out.Logits)-1]
-		best := 0
-		for i, l := range last {
-			if l > last[best] {
-				best = i
-			}
-		}
+		best := argmax(last)
 		ids, logits = append(ids, best), append(logits, last)
 		s.AppendTokens(runner.Token{ID: best})
 	}
