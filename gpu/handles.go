@@ -50,6 +50,9 @@ func (h *Handles) Buffers() (n, bytes int) {
 	return len(h.buffers), bytes
 }
 
+// Label returns the label of a live buffer.
+func (h *Handles) Label(b Buffer) string { return h.buffers[b].label }
+
 // Free strikes a buffer out.
 func (h *Handles) Free(b Buffer) error {
 	if _, ok := h.buffers[b]; !ok {

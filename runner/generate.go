@@ -98,7 +98,7 @@ func (s *Sequence) Generate(ctx context.Context, opt Options, search Searcher, e
 	}
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	g := &generation{s: s, opt: opt, search: search, emit: emit, sampler: NewSampler(opt, s.r.Settings().RET), answer: &Answer{}}
+	g := &generation{s: s, opt: opt, search: search, emit: emit, sampler: NewSampler(opt, s.r.RET()), answer: &Answer{}}
 	if emit == nil {
 		g.emit = func(Event) {}
 	}
@@ -111,6 +111,20 @@ func (s *Sequence) Generate(ctx context.Context, opt Options, search Searcher, e
 	err := g.run(ctx)
 	g.finish()
 	return g.answer, err
+}
+
+// Continue generates exactly n most likely tokens, whatever they are: what a benchmark measures.
+func (s *Sequence) Continue(ctx context.Context, n int) error {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	for range n {
+		res, err := s.last(ctx, want{logits: true})
+		if err != nil {
+			return err
+		}
+		s.tokens = append(s.tokens, Token{ID: argmax(res.logits[0])})
+	}
+	return nil
 }
 
 // generation is one answer in the making.
@@ -149,7 +163,7 @@ func (g *generation) run(ctx context.Context) error {
 		}
 		g.answer.IDs = append(g.answer.IDs, id)
 		g.s.tokens = append(g.s.tokens, Token{ID: int(id)})
-		if int(id) != settings.RET || g.opt.MaxNumRets == 0 {
+		if int(id) != g.s.r.RET() || g.opt.MaxNumRets == 0 {
 			g.piece = append(g.piece, id)
 			g.show(id)
 			continue
@@ -179,7 +193,7 @@ func (g *generation) retrieve(ctx context.Context) error {
 	}
 	g.piece, g.shown = nil, 0
 	g.answer.Pieces = append(g.answer.Pieces, p)
-	g.emit(Event{Token: int32(g.s.r.Settings().RET), Piece: &p})
+	g.emit(Event{Token: int32(g.s.r.RET()), Piece: &p})
 	return nil
 }
 
@@ -285,7 +299,7 @@ func (r *Runner) Retrieve(ctx context.Context, prompt []Part, opt RetrieveOption
 		if t.Visual != nil {
 			continue
 		}
-		if t.ID == r.Settings().RET && len(rets) < opt.MaxNumRets {
+		if t.ID == r.RET() && len(rets) < opt.MaxNumRets {
 			rets = append(rets, len(text))
 			if opt.ReferencePositions {
 				ats = append(ats, len(text))

@@ -38,7 +38,7 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 		return nil, err
 	}
 	r := &Runner{m: m, kv: newKVCache(m)}
-	if raw, err := b.File(bundle.FileTokenizer); err != nil {
+	if raw, err := optionalFile(b, bundle.FileTokenizer); err != nil {
 		return nil, err
 	} else if raw != nil {
 		r.tok = &tokenizer.Tokenizer{}
@@ -46,7 +46,7 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 			return nil, fmt.Errorf("runner: %s: %w", bundle.FileTokenizer, err)
 		}
 	}
-	if raw, err := b.File(bundle.FilePreprocessor); err != nil {
+	if raw, err := optionalFile(b, bundle.FilePreprocessor); err != nil {
 		return nil, err
 	} else if raw != nil {
 		config, err := vision.LoadConfig(raw)
@@ -61,6 +61,14 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 		}
 	}
 	return r, r.readScale()
+}
+
+// optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
+func optionalFile(b *bundle.Bundle, name string) ([]byte, error) {
+	if _, ok := b.Manifest().Files[name]; !ok {
+		return nil, nil
+	}
+	return b.File(name)
 }
 
 // readScale fetches logit_scale where the model has one.
@@ -82,6 +90,14 @@ const logitScale = "logit_scale"
 // Settings returns what the bundle says of the model.
 func (r *Runner) Settings() bundle.Settings { return r.m.manifest.Settings }
 
+// RET returns the number of [RET], −1 where the model has no heads.
+func (r *Runner) RET() int {
+	if s := r.m.manifest.Settings; s.SharedDim > 0 {
+		return s.RET
+	}
+	return -1
+}
+
 // Tokenizer returns the model's tokenizer, nil if the bundle has none.
 func (r *Runner) Tokenizer() *tokenizer.Tokenizer { return r.tok }
 
@@ -102,6 +118,28 @@ func (r *Runner) Dispatches() (int, error) {
 	}
 	steps, err := p.Lower(r.m.info, r.m.layouts, plan.Run(1, 1, 0))
 	return len(steps), err
+}
+
+// LMBytes returns the stored bytes of the weights that decoding a token reads: all of program lm's but the position table. The token table counts once:
+// its rows are the output layer's.
+func (r *Runner) LMBytes() int64 {
+	p, err := r.m.manifest.Model.Program("lm")
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for _, t := range r.m.manifest.Tensors {
+		if id := p.Find(t.Name); id == 0 || !p.Multiplies(id) {
+			continue
+		}
+		for _, s := range t.Shards {
+			sum += s.Values.Size
+			if s.Scales != nil {
+				sum += s.Scales.Size
+			}
+		}
+	}
+	return sum
 }
 
 // Image is a picture as the model sees it.

@@ -68,8 +68,24 @@ func (f Format) ScaleBytes(K int) int {
 // block is how many values share a scale in Q8 and Q4.
 const block = 32
 
-// EncodeRow stores one row: values and scales must have RowBytes and ScaleBytes bytes, little-endian.
-// Q8 rounds to nearest against the block's largest magnitude; Q4 takes the block's scale and minimum with the least squared error.
+// largest is the largest magnitude that each format holds.
+var largest = [...]float64{math.MaxFloat32, 65504, 127 * 65504, 65504}
+
+// Check says whether EncodeRow can store the row: an error names the first value that is NaN or infinite or too large for the format.
+func (f Format) Check(row []float32) error {
+	for k, v := range row {
+		if !(math.Abs(float64(v)) <= largest[f]) {
+			return fmt.Errorf("shaders: %v weight: value %d of the row: want a magnitude of at most %g, have %g", f, k, largest[f], v)
+		}
+	}
+	return nil
+}
+
+// EncodeRow stores one row that Check passes: values and scales must have RowBytes and ScaleBytes bytes, little-endian. Where Check would
+// not pass, values are stored as some number of the format.
+//
+// F16 rounds to nearest even; magnitudes below 2⁻²⁵ become zero. Q8 rounds to nearest against the block's largest magnitude. Q4 searches for the scale
+// and minimum of each block with the least squared error.
 func (f Format) EncodeRow(row []float32, values, scales []byte) {
 	switch f {
 	case F32:
@@ -78,98 +94,144 @@ func (f Format) EncodeRow(row []float32, values, scales []byte) {
 		}
 	case F16:
 		for k, v := range row {
-			put16(values[2*k:], float16.Fromfloat32(v).Bits())
+			put16(values[2*k:], half(float64(v)))
 		}
 	case Q8:
 		for i := 0; i < len(row); i += block {
-			encodeQ8(row[i:i+block], values[i:], scales[i/block*2:])
+			encodeQ8((*[block]float32)(row[i:]), (*[block]byte)(values[i:]), scales[i/block*2:])
 		}
 	case Q4:
 		for i := 0; i < len(row); i += block {
-			encodeQ4(row[i:i+block], values[i/2:], scales[i/block*4:])
+			encodeQ4((*[block]float32)(row[i:]), (*[block / 2]byte)(values[i/2:]), scales[i/block*4:])
 		}
 	}
 }
 
-func encodeQ8(x []float32, values, scale []byte) {
-	largest := 0.0
+// half rounds v to f16; what is too large becomes the largest finite value.
+func half(v float64) uint16 {
+	return float16.Fromfloat32(float32(max(-65504, min(65504, v)))).Bits()
+}
+
+// widen is the value of an f16: its exponent and fraction read as those of an f32, times 2¹¹² for the difference of the exponents' biases.
+func widen(h uint16) float32 {
+	bits := uint32(h&0x7fff) << 13
+	v := math.Float32frombits(bits) * 0x1p112
+	if h&0x7c00 == 0x7c00 {
+		v = math.Float32frombits(bits | 0x7f800000)
+	}
+	return math.Float32frombits(math.Float32bits(v) | uint32(h&0x8000)<<16)
+}
+
+func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
+	var most float32
 	for _, v := range x {
-		largest = max(largest, math.Abs(float64(v)))
+		if v < 0 {
+			v = -v
+		}
+		if v > most {
+			most = v
+		}
 	}
 	// The scale is rounded up to f16 so that the largest value is still within ±127.
-	h := float16.Fromfloat32(float32(largest / 127))
-	if float64(h.Float32())*127 < largest {
+	h := half(float64(most) / 127)
+	if float64(widen(h))*127 < float64(most) && h < 0x7bff {
 		h++
 	}
-	put16(scale, h.Bits())
-	s := float64(h.Float32())
+	put16(scale, h)
+	var inverse float64
+	if h > 0 {
+		inverse = 1 / float64(widen(h))
+	}
 	for k, v := range x {
-		q := 0.0
-		if s > 0 {
-			q = max(-127, min(127, math.RoundToEven(float64(v)/s)))
-		}
-		values[k] = byte(int8(q))
+		// Truncation of a positive number rounds to nearest once a half is added.
+		values[k] = byte(max(-127, min(127, int32(float64(v)*inverse+128.5)-128)))
 	}
 }
 
-func encodeQ4(x []float32, values, scale []byte) {
+func encodeQ4(x *[block]float32, values *[block / 2]byte, scale []byte) {
 	s, m := fitQ4(x)
-	put16(scale, s.Bits())
-	put16(scale[2:], m.Bits())
-	for k := 0; k < block; k += 2 {
-		values[k/2] = codeQ4(x[k], s, m) | codeQ4(x[k+1], s, m)<<4
+	put16(scale, s)
+	put16(scale[2:], m)
+	var inverse float32
+	if s > 0 {
+		inverse = 1 / widen(s)
+	}
+	minimum := widen(m)
+	for k := range values {
+		values[k] = byte(codeQ4(x[2*k]-minimum, inverse) | codeQ4(x[2*k+1]-minimum, inverse)<<4)
 	}
 }
 
-func codeQ4(v float32, s, m float16.Float16) byte {
-	if s == 0 {
-		return 0
-	}
-	return byte(max(0, min(15, math.RoundToEven((float64(v)-float64(m.Float32()))/float64(s.Float32())))))
+// codeQ4 is the code for a value v above the minimum, at 1/inverse a step.
+func codeQ4(v, inverse float32) int32 {
+	return max(0, min(15, int32(v*inverse+0.5)))
 }
 
-// fitQ4 tries ranges from the full spread of x down to four fifths of it, refines each by least squares on its own codes, and keeps the best.
-func fitQ4(x []float32) (scale, minimum float16.Float16) {
-	lo, hi := float64(x[0]), float64(x[0])
+// fitQ4 returns a scale and minimum for x, as f16. It tries ranges that leave out nothing or a part of the spread at either end, knows each
+// range's error after a least-squares fit to its codes from a few sums, and refines the best by coding and fitting again.
+func fitQ4(x *[block]float32) (scale, minimum uint16) {
+	lo, hi, mean := x[0], x[0], float32(0)
 	for _, v := range x {
-		lo, hi = min(lo, float64(v)), max(hi, float64(v))
-	}
-	best := math.Inf(1)
-	try := func(s, m float64) {
-		hs, hm := float16.Fromfloat32(float32(s)), float16.Fromfloat32(float32(m))
-		sum := 0.0
-		for _, v := range x {
-			d := float64(hs.Float32())*float64(codeQ4(v, hs, hm)) + float64(hm.Float32()) - float64(v)
-			sum += d * d
+		mean += v / block
+		if v < lo {
+			lo = v
 		}
-		if sum < best {
-			best, scale, minimum = sum, hs, hm
+		if v > hi {
+			hi = v
 		}
 	}
-	for step := range 9 {
-		cut := (hi - lo) * float64(step) / 80
-		s, m := (hi-lo-2*cut)/15, lo+cut
-		try(s, m)
-		try(leastSquaresQ4(x, s, m))
+	if lo == hi {
+		return 0, half(float64(lo))
 	}
-	return scale, minimum
+	// Around the mean, the sums below lose no digits.
+	var centred [block]float32
+	for k, v := range x {
+		centred[k] = v - mean
+	}
+	var best fitted
+	for _, cut := range cutsQ4 {
+		low, high := lo+cut[0]*(hi-lo), hi-cut[1]*(hi-lo)
+		best = better(best, leastSquaresQ4(&centred, (high-low)/15, low-mean))
+	}
+	for range 2 {
+		best = better(best, leastSquaresQ4(&centred, best.scale, best.minimum))
+	}
+	if best.scale <= 0 {
+		return 0, half(float64(mean))
+	}
+	return half(float64(best.scale)), half(float64(mean) + float64(best.minimum))
 }
 
-// leastSquaresQ4 returns the scale and minimum with the least squared error for the codes that (s, m) gives.
-func leastSquaresQ4(x []float32, s, m float64) (scale, minimum float64) {
-	if s <= 0 {
-		return 0, m
+// cutsQ4 are the parts of a block's spread that fitQ4 leaves out at the low and the high end.
+var cutsQ4 = [...][2]float32{{0, 0}, {.03, 0}, {0, .03}, {.03, .03}}
+
+// fitted is a scale and minimum, and by how much they lessen the squared error of values around zero.
+type fitted struct{ scale, minimum, gain float32 }
+
+func better(a, b fitted) fitted {
+	if b.gain > a.gain {
+		return b
 	}
-	var n, q, qq, v, qv float64
-	for _, xv := range x {
-		c := max(0, min(15, math.RoundToEven((float64(xv)-m)/s)))
-		n, q, qq, v, qv = n+1, q+c, qq+c*c, v+float64(xv), qv+c*float64(xv)
+	return a
+}
+
+// leastSquaresQ4 returns the best scale and minimum for the codes that the given ones make of x, whose mean is zero.
+func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
+	inverse := 1 / scale
+	var sum, squares int32
+	var products float32
+	for _, v := range x {
+		c := codeQ4(v-minimum, inverse)
+		sum += c
+		squares += c * c
+		products += float32(c) * v
 	}
-	if d := n*qq - q*q; d > 0 {
-		scale = (n*qv - q*v) / d
-		return scale, (v - scale*q) / n
+	spread := float32(squares) - float32(sum*sum)/block
+	if spread <= 0 {
+		return fitted{}
 	}
-	return s, m
+	s := products / spread
+	return fitted{s, -s * float32(sum) / block, products * s}
 }
 
 // decodeRow reads row r of a matrix in this format into dst (K values). values and scales are the words that the kernels see.
@@ -192,23 +254,29 @@ func (f Format) DecodeRow(values, scales []byte, row []float32) {
 		}
 	case F16:
 		for k := range row {
-			row[k] = float16.Frombits(get16(values[2*k:])).Float32()
+			row[k] = widen(get16(values[2*k:]))
 		}
 	case Q8:
 		for i := 0; i < len(row); i += block {
-			s := float16.Frombits(get16(scales[i/block*2:])).Float32()
-			for k, q := range values[i : i+block] {
-				row[i+k] = s * float32(int8(q))
-			}
+			decodeQ8((*[block]byte)(values[i:]), widen(get16(scales[i/block*2:])), (*[block]float32)(row[i:]))
 		}
 	case Q4:
 		for i := 0; i < len(row); i += block {
-			s := float16.Frombits(get16(scales[i/block*4:])).Float32()
-			m := float16.Frombits(get16(scales[i/block*4+2:])).Float32()
-			for k, q := range values[i/2 : (i+block)/2] {
-				row[i+2*k], row[i+2*k+1] = s*float32(q&15)+m, s*float32(q>>4)+m
-			}
+			s := scales[i/block*4:]
+			decodeQ4((*[block / 2]byte)(values[i/2:]), widen(get16(s)), widen(get16(s[2:])), (*[block]float32)(row[i:]))
 		}
+	}
+}
+
+func decodeQ8(values *[block]byte, scale float32, x *[block]float32) {
+	for k, q := range values {
+		x[k] = scale * float32(int8(q))
+	}
+}
+
+func decodeQ4(values *[block / 2]byte, scale, minimum float32, x *[block]float32) {
+	for k, q := range values {
+		x[2*k], x[2*k+1] = scale*float32(q&15)+minimum, scale*float32(q>>4)+minimum
 	}
 }
 

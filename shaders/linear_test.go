@@ -3,6 +3,7 @@
 package shaders_test
 
 import (
+	"fmt"
 	"testing"
 
 	"fromage/internal/kerneltest"
@@ -29,4 +30,15 @@ func TestLinear(t *testing.T) {
 		}
 	}
 	kerneltest.Run(t, cases)
+}
+
+// BenchmarkLinear runs OPT-125m's first feed-forward matrix; GB/s counts the bytes of the weights.
+func BenchmarkLinear(b *testing.B) {
+	const K, F = 768, 3072
+	for _, T := range []uint32{1, 64} {
+		for _, f := range []shaders.Format{shaders.F32, shaders.F16, shaders.Q8, shaders.Q4} {
+			c := shaders.LinearCase(f, shaders.LinearParams{T: T, K: K, F: F, Stride: F, Bias: 1, Act: shaders.ActReLU})
+			kerneltest.Bench(b, fmt.Sprintf("T%d", T), c, 2*K*F*float64(T), F*float64(f.RowBytes(K)+f.ScaleBytes(K)))
+		}
+	}
 }

@@ -97,7 +97,8 @@ func (v *verification) fromage() error {
 	return v.inference(want, images)
 }
 
-// generate runs FromageModel.generate from given embeddings and compares tokens, logits before the [RET] rule and normalised text embeddings.
+// generate runs FromageModel.generate from given embeddings and compares tokens, logits and normalised text embeddings. The reference lists the logits
+// after the [RET] rule, which it applies in place.
 func (v *verification) generate(name string, a arguments) error {
 	rows, err := v.want.rows(name + "inputs_embeds")
 	if err != nil {
@@ -113,9 +114,9 @@ func (v *verification) generate(name string, a arguments) error {
 	for _, row := range rows {
 		s.AppendTokens(runner.Token{Visual: row})
 	}
-	sampler := runner.NewSampler(a.options(), v.r.Settings().RET)
+	sampler := runner.NewSampler(a.options(), v.r.RET())
 	var got []int
-	var logits, ruled, embeddings [][]float32
+	var logits, embeddings [][]float32
 	for i := range want {
 		out, err := v.r.Outputs(v.ctx, s)
 		if err != nil {
@@ -125,12 +126,11 @@ func (v *verification) generate(name string, a arguments) error {
 			embeddings = append(embeddings, runner.Normalised(e))
 		}
 		last := out.Logits[len(out.Logits)-1]
-		logits = append(logits, append([]float32(nil), last...))
-		ruled = append(ruled, last)
-		got = append(got, sampler.Next(last, i))
+		got = append(got, sampler.Next(last, i)) // changes last
+		logits = append(logits, last)
 		s.AppendTokens(runner.Token{ID: got[i]})
 	}
-	v.ids(name+"output_ids", got, want, ruled)
+	v.ids(name+"output_ids", got, want, logits)
 	if err := v.tensor(name+"logits", flat(logits)); err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (v *verification) pickled() (*pickled, error) {
 	if err := v.tensor("index.embeddings_raw", flat); err != nil {
 		return nil, err
 	}
-	x, err := index.New(index.Header{D: f.D})
+	x, err := index.New(index.Header{D: f.D, DType: index.F32})
 	if err != nil {
 		return nil, err
 	}

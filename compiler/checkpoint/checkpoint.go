@@ -7,7 +7,8 @@
 // shapes and rows of float32 leave. A folder holds model.safetensors,
 // pytorch_model.bin, or either in shards with an index, as Hugging Face lays
 // models out. Opening reads headers only, and reading costs memory for the rows
-// asked for, so that a model need not fit in memory.
+// asked for, so that a model need not fit in memory. The pickles of image
+// embeddings that FROMAGe is released with are read the same way.
 //
 // The package refuses to know configurations, architectures and what any name
 // means. It does not look for NaN or infinity.

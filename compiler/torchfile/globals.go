@@ -137,11 +137,17 @@ func argument[T any](args tuple, i int) (T, error) {
 	return v, nil
 }
 
+// maxDims bounds a tensor's dimensions, which the memo makes cheap to repeat.
+const maxDims = 16
+
 // ints gives a tuple of non-negative ints, a shape or strides.
 func ints(args tuple, i int) ([]int, error) {
 	t, err := argument[tuple](args, i)
 	if err != nil {
 		return nil, err
+	}
+	if len(t) > maxDims {
+		return nil, fmt.Errorf("argument %d: want at most %d dimensions, have %d", i, maxDims, len(t))
 	}
 	list := make([]int, len(t))
 	for j := range t {

@@ -46,6 +46,7 @@ const (
 // concurrently.
 type File struct {
 	path    string
+	size    int64
 	closer  io.Closer
 	root    *dict
 	names   []string
@@ -86,7 +87,7 @@ func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
 	if !ok {
 		return nil, fmt.Errorf("torchfile: %s: root: want a dict, have %s", name, describe(v))
 	}
-	f := &File{path: name, root: root, tensors: map[string]*Tensor{}}
+	f := &File{path: name, size: size, root: root, tensors: map[string]*Tensor{}}
 	w := walk{File: f, held: map[*dict]int{}, nameRoom: freeNames + size}
 	if err := w.dict("", root, 0); err != nil {
 		return nil, fmt.Errorf("torchfile: %s: %w", name, err)
@@ -138,6 +139,15 @@ func (f *File) Tensors(key string) ([]*Tensor, error) {
 		return nil, err
 	}
 	out := make([]*Tensor, len(items))
+	// The memo lets a pickle put one list of numbers in many places, so that a
+	// short one can describe many numbers.
+	room := f.size
+	numbers := func(items []any) (*Tensor, error) {
+		if room -= int64(len(items)); room < 0 {
+			return nil, errors.New("the numbers are more than the file's bytes")
+		}
+		return fromNumbers(items)
+	}
 	for i, v := range items {
 		var err error
 		switch v := v.(type) {
@@ -147,9 +157,9 @@ func (f *File) Tensors(key string) ([]*Tensor, error) {
 				err = errNoData
 			}
 		case *list:
-			out[i], err = fromNumbers(v.items)
+			out[i], err = numbers(v.items)
 		case tuple:
-			out[i], err = fromNumbers(v)
+			out[i], err = numbers(v)
 		default:
 			err = fmt.Errorf("want a tensor, have %s", describe(v))
 		}

@@ -351,6 +351,12 @@ func TestNumberLists(t *testing.T) {
 			}
 		}
 	}
+	again := asm("\x80\x04}", "'x", "](](", strings.Repeat("K\x01", 100), "e\x94", strings.Repeat("h\x00", 100), "es.")
+	if f, err := NewFile(bytes.NewReader(again), int64(len(again)), "a.pkl"); err != nil {
+		t.Error(err)
+	} else if _, err := f.Tensors("x"); err == nil || !strings.Contains(err.Error(), "the numbers are more than the file's bytes") {
+		t.Errorf("Tensors of one list 101 times = %v, want an error", err)
+	}
 	if _, err := f.Strings("embeddings"); err == nil {
 		t.Error("Strings(embeddings) = nil, want an error")
 	}
@@ -520,6 +526,7 @@ func TestHostilePickles(t *testing.T) {
 		{"nested pickle", string(asm("ctorch.storage\n_load_from_bytes\n", []byte("N."), "\x85R.")), "neither a zip nor a legacy torch file"},
 		{"nested system", string(asm("ctorch.storage\n_load_from_bytes\n", []byte(legacyMagic+"cos\nsystem\n."), "\x85R.")), "bytes at 37: offset 15: GLOBAL: global os.system is not allowed"},
 		{"missing argument", "ctorch._utils\n_rebuild_tensor_v2\n)R.", "argument 0 is missing"},
+		{"dimensions", string(asm("}", "'a", npReconstruct, "(K\x01("+nested("K\x01", 17)+"t", npF4, "\x89", floats(1), "tbs.")), "want at most 16 dimensions, have 17"},
 		{"latin1", "c_codecs\nencode\n\x8c\x02\xc4\x80\x8c\x06latin1\x86R.", "is not in latin1"},
 		{"codec", "c_codecs\nencode\n\x8c\x01a\x8c\x05rot13\x86R.", `want the codec "latin1"`},
 	}

@@ -7,6 +7,7 @@ package gputest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -50,7 +51,7 @@ func Conformance(t *testing.T, open func() (gpu.Device, error)) {
 		t.Run(c.name, func(t *testing.T) { c.test(t, &device{d.Device, t}) })
 	}
 	t.Run("Closed", func(t *testing.T) { testClosed(t, opened(t, open)) })
-	t.Run("Lost", func(t *testing.T) { testLost(t, opened(t, open)) })
+	t.Run("Lost", func(t *testing.T) { testLost(t, open) })
 }
 
 func opened(t *testing.T, open func() (gpu.Device, error)) gpu.Device {
@@ -209,9 +210,7 @@ func testRoundTrip(t *testing.T, d *device) {
 	sent := make([]byte, size)
 	for i, x := 0, uint64(1); i < size; i += 8 {
 		x = x*6364136223846793005 + 1442695040888963407
-		for j := range 8 {
-			sent[i+j] = byte(x >> (56 - 8*j))
-		}
+		binary.LittleEndian.PutUint64(sent[i:], x)
 	}
 	if err := d.Write(b, 0, sent); err != nil {
 		t.Fatal(err)
@@ -219,6 +218,9 @@ func testRoundTrip(t *testing.T, d *device) {
 	got := make([]byte, size)
 	if err := d.Read(b, 0, got); err != nil {
 		t.Fatal(err)
+	}
+	if bytes.Equal(got, sent) {
+		return
 	}
 	for i := range sent {
 		if got[i] != sent[i] {
@@ -704,14 +706,18 @@ func concurrentRound(d gpu.Device, seed uint32) error {
 	return nil
 }
 
-// calls makes every call but Close on a device that must refuse them all.
-func calls(d gpu.Device, b gpu.Buffer, l *gpu.List) map[string]error {
-	_, buffer := d.NewBuffer("refused", 4)
-	_, compile := d.Compile(scale)
-	return map[string]error{
-		"NewBuffer": buffer, "Free": d.Free(b), "Write": d.Write(b, 0, bytesOf(1)), "Read": d.Read(b, 0, make([]byte, 4)),
-		"Compile": compile, "Submit": d.Submit(l), "Wait": d.Wait(),
-	}
+// calls are all but Close, which a closed and a lost device must refuse. A lost device may let go of a buffer.
+var calls = []struct {
+	name string
+	call func(gpu.Device, gpu.Buffer, *gpu.List) error
+}{
+	{"NewBuffer", func(d gpu.Device, _ gpu.Buffer, _ *gpu.List) error { _, err := d.NewBuffer("refused", 4); return err }},
+	{"Write", func(d gpu.Device, b gpu.Buffer, _ *gpu.List) error { return d.Write(b, 0, bytesOf(1)) }},
+	{"Read", func(d gpu.Device, b gpu.Buffer, _ *gpu.List) error { return d.Read(b, 0, make([]byte, 4)) }},
+	{"Compile", func(d gpu.Device, _ gpu.Buffer, _ *gpu.List) error { _, err := d.Compile(scale); return err }},
+	{"Submit", func(d gpu.Device, _ gpu.Buffer, l *gpu.List) error { return d.Submit(l) }},
+	{"Wait", func(d gpu.Device, _ gpu.Buffer, _ *gpu.List) error { return d.Wait() }},
+	{"Free", func(d gpu.Device, b gpu.Buffer, _ *gpu.List) error { return d.Free(b) }},
 }
 
 // working returns a buffer and a list that d has run.
@@ -728,8 +734,8 @@ func testClosed(t *testing.T, d gpu.Device) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for name, err := range calls(d, b, l) {
-		wantError(t, name+" after Close", err, gpu.ErrClosed)
+	for _, c := range calls {
+		wantError(t, c.name+" after Close", c.call(d, b, l), gpu.ErrClosed)
 	}
 	wantError(t, "second Close", d.Close(), gpu.ErrClosed)
 	if d.Info().Adapter == "" {
@@ -737,18 +743,23 @@ func testClosed(t *testing.T, d gpu.Device) {
 	}
 }
 
-func testLost(t *testing.T, d gpu.Device) {
-	loser, ok := d.(interface{ Lose() })
-	if !ok {
-		t.Skipf("SKIPPED: the %s device has no way to be lost", d.Info().Host)
+// testLost loses a device for each call, since the first call after the loss is the hard one.
+func testLost(t *testing.T, open func() (gpu.Device, error)) {
+	for _, c := range calls {
+		d := opened(t, open)
+		loser, ok := d.(interface{ Lose() })
+		if !ok {
+			t.Skipf("SKIPPED: the %s device has no way to be lost", d.Info().Host)
+		}
+		b, l := working(t, d)
+		loser.Lose()
+		if err := c.call(d, b, l); err != nil || c.name != "Free" {
+			wantError(t, c.name+" on a lost device", err, gpu.ErrLost)
+		}
+		wantError(t, "Wait on a lost device after "+c.name, d.Wait(), gpu.ErrLost)
+		if err := d.Close(); err != nil {
+			t.Errorf("Close() of a lost device = %v", err)
+		}
+		wantError(t, "Wait after Close of a lost device", d.Wait(), gpu.ErrClosed)
 	}
-	b, l := working(t, d)
-	loser.Lose()
-	for name, err := range calls(d, b, l) {
-		wantError(t, name+" on a lost device", err, gpu.ErrLost)
-	}
-	if err := d.Close(); err != nil {
-		t.Errorf("Close() of a lost device = %v", err)
-	}
-	wantError(t, "Wait after Close of a lost device", d.Wait(), gpu.ErrClosed)
 }

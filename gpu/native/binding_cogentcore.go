@@ -5,56 +5,26 @@
 package native
 
 /*
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
-// From webgpu.h of this wgpu-native: what the Go binding does not offer. It opens validation scopes only, so running out of memory would end
-// the process, and its MapAsync hands C the address of a Go variable that the garbage collector may free before the callback comes.
-typedef void (*fromage_popped)(uint32_t type, char const *message, void *to);
+// The binding's MapAsync hands C the address of a Go variable that the garbage collector may free before the callback comes, so the buffer is
+// mapped without it.
 typedef void (*fromage_mapped)(uint32_t status, void *to);
-
-extern void wgpuDevicePushErrorScope(void *device, uint32_t filter);
-extern void wgpuDevicePopErrorScope(void *device, fromage_popped callback, void *to);
-extern void wgpuDeviceDestroy(void *device);
-extern uint32_t wgpuDevicePoll(void *device, uint32_t wait, void const *index);
 extern void wgpuBufferMapAsync(void *buffer, uint32_t mode, size_t offset, size_t size, fromage_mapped callback, void *to);
+extern uint32_t wgpuDevicePoll(void *device, uint32_t wait, void const *index);
 
-enum { fromage_filters = 2, fromage_pending = 100, fromage_map_read = 1 };
+enum { fromage_map_read = 1, fromage_pending = 100 };
 
-typedef struct { char *data; size_t size; uint32_t type; } fromage_error;
-
-static void fromage_note(uint32_t type, char const *message, void *to) {
-	fromage_error *e = to;
-	if (type == 0 || e->type != 0) return;
-	e->type = type;
-	size_t n = message == NULL ? 0 : strlen(message);
-	if (n >= e->size) n = e->size - 1;
-	if (n > 0) memcpy(e->data, message, n);
-	e->data[n] = 0;
-}
-
-static void fromage_push(void *device) {
-	for (uint32_t filter = 0; filter < fromage_filters; filter++) wgpuDevicePushErrorScope(device, filter);
-}
-
-// fromage_pop closes the scopes and returns the type of the first error among them, 0 for none, with its text.
-static uint32_t fromage_pop(void *device, char *text, size_t size) {
-	fromage_error e = {text, size, 0};
-	for (int i = 0; i < fromage_filters; i++) wgpuDevicePopErrorScope(device, fromage_note, &e);
-	return e.type;
-}
-
-static void fromage_note_status(uint32_t status, void *to) { *(uint32_t *)to = status; }
+static void fromage_note(uint32_t status, void *to) { *(uint32_t *)to = status; }
 
 // fromage_map maps a buffer for reading and returns the status of the callback, fromage_pending if it did not come: then its memory is
 // left to the driver, which may still write there.
 static uint32_t fromage_map(void *device, void *buffer, size_t size) {
 	uint32_t *to = malloc(sizeof *to);
 	*to = fromage_pending;
-	wgpuBufferMapAsync(buffer, fromage_map_read, 0, size, fromage_note_status, to);
+	wgpuBufferMapAsync(buffer, fromage_map_read, 0, size, fromage_note, to);
 	wgpuDevicePoll(device, 1, NULL);
 	uint32_t status = *to;
 	if (status != fromage_pending) free(to);
@@ -65,7 +35,6 @@ import "C"
 
 import (
 	"fmt"
-	"unsafe"
 
 	"github.com/cogentcore/webgpu/wgpu"
 
@@ -159,31 +128,20 @@ func describe(a *wAdapter) description {
 	}
 }
 
-// requestDevice never calls lost: the binding's callback for it panics.
-func requestDevice(a *wAdapter, label string, l wLimits, _ gpu.Features, lost func(reason string)) (*wDevice, error) {
+func requestDevice(a *wAdapter, label string, l wLimits, _ gpu.Features) (*wDevice, error) {
 	l.MaxPushConstantSize = 0
 	return a.RequestDevice(&wgpu.DeviceDescriptor{Label: label, RequiredLimits: &wgpu.RequiredLimits{Limits: l}})
 }
-
-func limitsOf(d *wDevice) wLimits { return d.GetLimits().Limits }
 
 func defaultLimits() wLimits { return wgpu.DefaultLimits() }
 
 // mapRead waits for the device and maps the first size bytes of b.
 func mapRead(d *wDevice, b *wBuffer, size int) error {
 	if status := wgpu.BufferMapAsyncStatus(C.fromage_map(ref(d), ref(b), C.size_t(size))); status != wgpu.BufferMapAsyncStatusSuccess {
-		return fmt.Errorf("map: status %v", status)
+		return fmt.Errorf("%s: map status %v", textLost, status)
 	}
 	return nil
 }
 
-func pushScopes(device unsafe.Pointer) { C.fromage_push(device) }
-
-// popScopes closes the scopes of pushScopes and returns their first error, with its text cut to the length of text.
-func popScopes(device unsafe.Pointer, text []byte) error {
-	const outOfMemory = 2
-	kind := C.fromage_pop(device, (*C.char)(unsafe.Pointer(&text[0])), C.size_t(len(text)))
-	return scopeError(kind != 0, kind == outOfMemory, text)
-}
-
-func destroyDevice(device unsafe.Pointer) { C.wgpuDeviceDestroy(device) }
+// lose only says that the device is lost: this wgpu-native cannot drop one.
+func (d *Device) lose() { d.lost = "lost on purpose" }

@@ -4,53 +4,11 @@
 
 package native
 
-/*
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-// From webgpu.h of wgpu-native 29: what the Go binding does not offer. It opens validation scopes only, so running out of memory would end
-// the process.
-typedef struct { char const *data; size_t length; } fromage_view;
-typedef void (*fromage_popped)(uint32_t status, uint32_t type, fromage_view message, void *to, void *unused);
-typedef struct { void *next; uint32_t mode; fromage_popped callback; void *to; void *unused; } fromage_pop_info;
-typedef struct { uint64_t id; } fromage_future;
-
-extern void wgpuDevicePushErrorScope(void *device, uint32_t filter);
-extern fromage_future wgpuDevicePopErrorScope(void *device, fromage_pop_info info);
-extern void wgpuDeviceDestroy(void *device);
-
-enum { fromage_filters = 2, fromage_no_error = 1 }; // validation, out of memory; this wgpu-native has no scope for internal errors
-
-typedef struct { char *data; size_t size; uint32_t type; } fromage_error;
-
-static void fromage_note(uint32_t status, uint32_t type, fromage_view message, void *to, void *unused) {
-	fromage_error *e = to;
-	if (type == fromage_no_error || e->type != 0) return;
-	e->type = type;
-	size_t n = message.data == NULL ? 0 : message.length == SIZE_MAX ? strlen(message.data) : message.length;
-	if (n >= e->size) n = e->size - 1;
-	if (n > 0) memcpy(e->data, message.data, n);
-	e->data[n] = 0;
-}
-
-static void fromage_push(void *device) {
-	for (uint32_t filter = 1; filter <= fromage_filters; filter++) wgpuDevicePushErrorScope(device, filter);
-}
-
-// fromage_pop closes the scopes and returns the type of the first error among them, 0 for none, with its text.
-static uint32_t fromage_pop(void *device, char *text, size_t size) {
-	fromage_error e = {text, size, 0};
-	fromage_pop_info info = {.callback = fromage_note, .to = &e};
-	for (int i = 0; i < fromage_filters; i++) wgpuDevicePopErrorScope(device, info);
-	return e.type;
-}
-*/
+// extern void wgpuDeviceDestroy(void *device);
 import "C"
 
 import (
 	"fmt"
-	"unsafe"
 
 	"github.com/oliverbestmann/webgpu/wgpu"
 
@@ -147,7 +105,7 @@ func describe(a *wAdapter) description {
 	}
 	for _, f := range a.GetFeatures() {
 		switch f {
-		case wgpu.FeatureNameSubgroups, wgpu.NativeFeatureSubgroup:
+		case wgpu.NativeFeatureSubgroup:
 			d.features.Subgroups = true
 		case wgpu.FeatureNameShaderF16:
 			d.features.F16 = true
@@ -156,7 +114,7 @@ func describe(a *wAdapter) description {
 	return d
 }
 
-func requestDevice(a *wAdapter, label string, l wLimits, f gpu.Features, lost func(reason string)) (*wDevice, error) {
+func requestDevice(a *wAdapter, label string, l wLimits, f gpu.Features) (*wDevice, error) {
 	l.MaxImmediateSize = 0
 	var names []wgpu.FeatureName
 	if f.Subgroups {
@@ -165,36 +123,23 @@ func requestDevice(a *wAdapter, label string, l wLimits, f gpu.Features, lost fu
 	if f.F16 {
 		names = append(names, wgpu.FeatureNameShaderF16)
 	}
-	return a.RequestDevice(&wgpu.DeviceDescriptor{
-		Label: label, RequiredFeatures: names, RequiredLimits: &l,
-		DeviceLostCallback: func(reason wgpu.DeviceLostReason, message string) { lost(fmt.Sprintf("%v: %s", reason, message)) },
-	})
+	return a.RequestDevice(&wgpu.DeviceDescriptor{Label: label, RequiredFeatures: names, RequiredLimits: &l})
 }
-
-func limitsOf(d *wDevice) wLimits { return d.GetLimits() }
 
 func defaultLimits() wLimits { return wgpu.DefaultLimits() }
 
 // mapRead waits for the device and maps the first size bytes of b.
 func mapRead(d *wDevice, b *wBuffer, size int) error {
-	status := wgpu.MapAsyncStatus(0)
+	var status wgpu.MapAsyncStatus
 	if err := b.TryMapAsync(wgpu.MapModeRead, 0, uint64(size), func(s wgpu.MapAsyncStatus) { status = s }); err != nil {
 		return err
 	}
 	d.Poll(true, nil)
 	if status != wgpu.MapAsyncStatusSuccess {
-		return fmt.Errorf("map: status %v", status)
+		return fmt.Errorf("%s: map status %v", textLost, status)
 	}
 	return nil
 }
 
-func pushScopes(device unsafe.Pointer) { C.fromage_push(device) }
-
-// popScopes closes the scopes of pushScopes and returns their first error, with its text cut to the length of text.
-func popScopes(device unsafe.Pointer, text []byte) error {
-	const outOfMemory = 3
-	kind := C.fromage_pop(device, (*C.char)(unsafe.Pointer(&text[0])), C.size_t(len(text)))
-	return scopeError(kind != 0, kind == outOfMemory, text)
-}
-
-func destroyDevice(device unsafe.Pointer) { C.wgpuDeviceDestroy(device) }
+// lose makes the driver drop the device, as a reset would; it finds out at the next call.
+func (d *Device) lose() { C.wgpuDeviceDestroy(ref(d.device)) }

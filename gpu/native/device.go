@@ -5,23 +5,23 @@
 package native
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"unsafe"
 
 	"fromage/gpu"
 )
 
 const (
-	chunk     = 32 << 20  // bytes that one driver write or read moves at most: so much staging memory is needed beside a buffer
-	maxDebt   = 128 << 20 // bytes that the driver may hold for writes not yet begun
-	eachDebt  = 64 << 10  // what one write or freed buffer costs the driver at least
-	errorText = 4096      // bytes kept of a driver's message
+	chunk    = 32 << 20  // bytes that one driver write or read moves at most: so much staging memory is needed beside a buffer
+	maxDebt  = 128 << 20 // bytes that the driver may hold for writes not yet done
+	eachDebt = 64 << 10  // what one write, list or freed buffer costs the driver at least
+)
+
+// What wgpu-native says of these, among validation errors; it has no other sign of them.
+const (
+	textLost   = "device is lost"
+	textMemory = "Not enough memory left"
 )
 
 // Device implements gpu.Device.
@@ -30,10 +30,9 @@ type Device struct {
 	info    gpu.Info
 	handles *gpu.Handles
 	closed  bool
-	lost    atomic.Pointer[string] // why, once it is
+	lost    string // the driver's words, once the device is
 
 	device *wDevice
-	ref    unsafe.Pointer
 	queue  *wQueue
 
 	buffers   map[gpu.Buffer]*wBuffer
@@ -44,80 +43,37 @@ type Device struct {
 	uniform, staging         *wBuffer // parameters of the list being submitted; what Read maps
 	uniformSize, stagingSize int
 	debt                     int
-	text                     [errorText]byte
 }
 
 var _ gpu.Device = (*Device)(nil)
 
-func newDevice() *Device {
-	return &Device{
-		buffers: map[gpu.Buffer]*wBuffer{}, pipelines: map[gpu.Pipeline]*pipeline{},
-		groups: map[groupKey]*wBindGroup{}, users: map[gpu.Buffer]map[groupKey]struct{}{},
-	}
-}
-
-// memoryError is an error that says that memory was short.
-type memoryError struct{ error }
-
-// scopeError is the error of a scope whose message lies in text.
-func scopeError(failed, memory bool, text []byte) error {
-	if !failed {
-		return nil
-	}
-	n := bytes.IndexByte(text, 0)
-	err := errors.New(string(text[:n]))
-	if memory {
-		return memoryError{err}
-	}
-	return err
-}
-
-// noteLost is called by the driver, at any time and on any thread.
-func (d *Device) noteLost(reason string) { d.lost.CompareAndSwap(nil, &reason) }
-
-// do runs one operation on the driver inside error scopes and says how it failed, under the name of the operation.
-func (d *Device) do(operation, object string, run func() error) error {
-	runtime.LockOSThread() // wgpu-native keeps scopes by thread
-	pushScopes(d.ref)
-	err := run()
-	if scoped := popScopes(d.ref, d.text[:]); scoped != nil {
-		err = scoped
-	}
-	runtime.UnlockOSThread()
-	if err != nil && strings.Contains(strings.ToLower(err.Error()), "device is lost") {
-		d.noteLost(err.Error())
-	}
-	if lost := d.lostError(); lost != nil {
-		return lost
-	}
+// failed says how an operation on an object failed in the driver, nil if err is.
+func (d *Device) failed(operation, object string, err error) error {
 	if err == nil {
 		return nil
 	}
-	sentinel := gpu.ErrInvalid
-	if errors.As(err, &memoryError{}) {
+	text, sentinel := strings.TrimSpace(err.Error()), gpu.ErrInvalid
+	switch {
+	case strings.Contains(text, textLost):
+		d.lost, sentinel = text, gpu.ErrLost
+	case strings.Contains(text, textMemory):
 		sentinel = gpu.ErrMemory
 	}
-	return fmt.Errorf("gpu/native: %s %s: %s: %w", operation, object, strings.TrimSpace(err.Error()), sentinel)
-}
-
-func (d *Device) lostError() error {
-	if why := d.lost.Load(); why != nil {
-		return fmt.Errorf("gpu/native: %s: %s: %w", d.info.Adapter, *why, gpu.ErrLost)
-	}
-	return nil
+	return fmt.Errorf("gpu/native: %s %s: %s: %w", operation, object, text, sentinel)
 }
 
 // lock takes the device for one call.
 func (d *Device) lock() error {
 	d.mu.Lock()
-	err := d.lostError()
-	if d.closed {
-		err = fmt.Errorf("gpu/native: %w", gpu.ErrClosed)
-	}
-	if err != nil {
+	switch {
+	case d.closed:
 		d.mu.Unlock()
+		return fmt.Errorf("gpu/native: %w", gpu.ErrClosed)
+	case d.lost != "":
+		defer d.mu.Unlock()
+		return fmt.Errorf("gpu/native: %s: %s: %w", d.info.Adapter, d.lost, gpu.ErrLost)
 	}
-	return err
+	return nil
 }
 
 // Info implements gpu.Device.
@@ -141,15 +97,9 @@ func (d *Device) NewBuffer(label string, size int) (gpu.Buffer, error) {
 	return b, nil
 }
 
-func (d *Device) newBuffer(label string, size int, usage wBufferUsage) (w *wBuffer, err error) {
-	err = d.do("new buffer", label, func() (err error) {
-		w, err = createBuffer(d.device, &wBufferDescriptor{Label: label, Size: uint64(size), Usage: usage})
-		return err
-	})
-	if err != nil && w != nil {
-		w.Release()
-	}
-	return w, err
+func (d *Device) newBuffer(label string, size int, usage wBufferUsage) (*wBuffer, error) {
+	w, err := createBuffer(d.device, &wBufferDescriptor{Label: label, Size: uint64(size), Usage: usage})
+	return w, d.failed("new buffer", label, err)
 }
 
 // Free implements gpu.Device.
@@ -178,7 +128,7 @@ func (d *Device) Write(b gpu.Buffer, offset int, data []byte) error {
 	}
 	for len(data) > 0 {
 		n := min(len(data), chunk)
-		if err := d.write(d.buffers[b], offset, data[:n]); err != nil {
+		if err := d.write(d.buffers[b], d.handles.Label(b), offset, data[:n]); err != nil {
 			return err
 		}
 		offset, data = offset+n, data[n:]
@@ -186,15 +136,14 @@ func (d *Device) Write(b gpu.Buffer, offset int, data []byte) error {
 	return nil
 }
 
-func (d *Device) write(w *wBuffer, offset int, data []byte) error {
-	err := d.do("write", "buffer", func() error { return writeBuffer(d.queue, w, uint64(offset), data) })
-	if err != nil {
-		return err
+func (d *Device) write(w *wBuffer, label string, offset int, data []byte) error {
+	if err := writeBuffer(d.queue, w, uint64(offset), data); err != nil {
+		return d.failed("write", label, err)
 	}
 	return d.owe(len(data))
 }
 
-// owe counts what the driver holds on to until the queue is next submitted and polled, and makes it let go before that becomes much.
+// owe counts what the driver holds on to until it is next waited for, and makes it let go before that becomes much.
 func (d *Device) owe(size int) error {
 	d.debt += max(size, eachDebt)
 	if d.debt < maxDebt {
@@ -205,12 +154,31 @@ func (d *Device) owe(size int) error {
 
 // settle waits until the driver has done all writes and commands and let go of what they held.
 func (d *Device) settle() error {
+	if err := d.run("wait for", "queue", func(*wEncoder) error { return nil }); err != nil {
+		return err
+	}
+	d.device.Poll(true, nil)
 	d.debt = 0
-	return d.do("wait for", "the queue", func() error {
-		d.queue.Submit()
-		d.device.Poll(true, nil)
-		return nil
-	})
+	return nil
+}
+
+// run submits what encode records. Making the encoder is also what tells a lost device: the queue would end the process.
+func (d *Device) run(operation, object string, encode func(*wEncoder) error) error {
+	e, err := createEncoder(d.device, nil)
+	if err != nil {
+		return d.failed(operation, object, err)
+	}
+	defer e.Release()
+	if err := encode(e); err != nil {
+		return d.failed(operation, object, err)
+	}
+	commands, err := finish(e, nil)
+	if err != nil {
+		return d.failed(operation, object, err)
+	}
+	defer commands.Release()
+	d.queue.Submit(commands)
+	return nil
 }
 
 // Wait implements gpu.Device.
@@ -233,7 +201,7 @@ func (d *Device) Read(b gpu.Buffer, offset int, dst []byte) error {
 	}
 	for len(dst) > 0 {
 		n := min(len(dst), chunk)
-		if err := d.read(d.buffers[b], offset, dst[:n]); err != nil {
+		if err := d.read(d.buffers[b], d.handles.Label(b), offset, dst[:n]); err != nil {
 			return err
 		}
 		offset, dst = offset+n, dst[n:]
@@ -242,27 +210,20 @@ func (d *Device) Read(b gpu.Buffer, offset int, dst []byte) error {
 }
 
 // read copies one chunk to the staging buffer, maps it and copies it out.
-func (d *Device) read(w *wBuffer, offset int, dst []byte) error {
+func (d *Device) read(w *wBuffer, label string, offset int, dst []byte) error {
 	if err := d.grow(&d.staging, &d.stagingSize, "staging", len(dst), usageStaging); err != nil {
 		return err
 	}
-	err := d.do("read", "buffer", func() error {
-		commands, err := d.record(func(e *wEncoder) error {
-			return copyBuffer(e, w, uint64(offset), d.staging, 0, uint64(len(dst)))
-		})
-		if err != nil {
-			return err
-		}
-		defer commands.Release()
-		d.queue.Submit(commands)
-		return mapRead(d.device, d.staging, len(dst))
-	})
+	err := d.run("read", label, func(e *wEncoder) error { return copyBuffer(e, w, uint64(offset), d.staging, 0, uint64(len(dst))) })
 	if err != nil {
 		return err
 	}
+	if err := mapRead(d.device, d.staging, len(dst)); err != nil {
+		return d.failed("read", label, err)
+	}
 	d.debt = 0
 	copy(dst, d.staging.GetMappedRange(0, uint(len(dst))))
-	return d.do("read", "buffer", func() error { return unmap(d.staging) })
+	return d.failed("read", label, unmap(d.staging))
 }
 
 // grow replaces *w by a buffer with room for size bytes if it has less.
@@ -285,12 +246,6 @@ func (d *Device) grow(w **wBuffer, have *int, label string, size int, usage wBuf
 	return nil
 }
 
-// lose makes the driver drop the device; where its binding does not tell of lost devices, this does.
-func (d *Device) lose() {
-	destroyDevice(d.ref)
-	d.noteLost("destroyed")
-}
-
 // Close implements gpu.Device.
 func (d *Device) Close() error {
 	d.mu.Lock()
@@ -299,7 +254,7 @@ func (d *Device) Close() error {
 		return fmt.Errorf("gpu/native: %w", gpu.ErrClosed)
 	}
 	d.closed = true
-	if d.lostError() == nil {
+	if d.lost == "" {
 		_ = d.settle() // else writes not yet submitted keep the device in the driver for ever
 	}
 	d.dropAllGroups()
@@ -316,7 +271,6 @@ func (d *Device) Close() error {
 	}
 	d.buffers, d.pipelines, d.handles = nil, nil, nil
 	d.queue.Release()
-	destroyDevice(d.ref)
 	d.device.Release()
 	return nil
 }

@@ -7,9 +7,9 @@
 // github.com/oliverbestmann/webgpu (wgpu-native 29), with the build tag cogentcore github.com/cogentcore/webgpu (an older wgpu-native
 // without subgroups and f16). Without cgo, and on js and wasip1, every call says that this build has no native WebGPU.
 //
-// wgpu-native ends the process on an error that nobody catches. So every call is checked by gpu.Handles first, and what reaches the driver
-// runs inside error scopes, out of memory included. What stays fatal is a queue that fails while it submits or is polled, as it can on a
-// device that was lost without notice: the first binding reports a lost device, the second cannot.
+// wgpu-native ends the process on an error that nobody catches, and a queue's errors cannot be caught. So gpu.Handles checks every call
+// before the driver sees it, the bindings catch what the driver still refuses, and a lost device is found before the queue is used. A device
+// that is lost between that and the queue's own work ends the process.
 package native
 
 import "fromage/gpu"

@@ -5,8 +5,10 @@
 package native
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -205,6 +207,44 @@ func rss() int {
 		return 0
 	}
 	return pages * os.Getpagesize()
+}
+
+// A read is right while garbage is collected all the time: no callback of the driver may hang on a Go variable that is gone.
+func TestReadDuringCollection(t *testing.T) {
+	d := open(t, Options{})
+	b, err := d.NewBuffer("b", 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	}()
+	got, want := make([]byte, 4096), make([]byte, 4096)
+	for i := range 200 {
+		for j := range want {
+			want[j] = byte(i + j)
+		}
+		if err := d.Write(b, 0, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Read(b, 0, got); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("read %d differs from what was written", i)
+		}
+	}
+	close(stop)
+	<-stopped
 }
 
 // The bind group cache is emptied before a list once it is full, and works on.

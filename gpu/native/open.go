@@ -119,7 +119,7 @@ func (d description) wanted(o Options) gpu.Limits {
 	const any = 1 << 30
 	l, c, least := d.limits, o.Limits, gpu.DefaultLimits
 	return gpu.Limits{
-		MaxBinding:         pick(l.MaxStorageBufferBindingSize, maxBinding, c.MaxBinding, least.MaxBinding) &^ 3,
+		MaxBinding:         pick(min(l.MaxStorageBufferBindingSize, l.MaxBufferSize), maxBinding, c.MaxBinding, least.MaxBinding) &^ 3,
 		MaxBindings:        pick(uint64(l.MaxStorageBuffersPerShaderStage), maxBindings, c.MaxBindings, least.MaxBindings),
 		MaxWorkgroupMemory: pick(uint64(l.MaxComputeWorkgroupStorageSize), any, c.MaxWorkgroupMemory, least.MaxWorkgroupMemory),
 		MaxInvocations:     pick(uint64(l.MaxComputeInvocationsPerWorkgroup), any, c.MaxInvocations, least.MaxInvocations),
@@ -131,7 +131,7 @@ func (d description) wanted(o Options) gpu.Limits {
 func (d description) request(w gpu.Limits) wLimits {
 	l := defaultLimits()
 	l.MaxStorageBufferBindingSize = uint64(w.MaxBinding)
-	l.MaxBufferSize = min(max(uint64(w.MaxBinding), 256<<20), max(d.limits.MaxBufferSize, uint64(w.MaxBinding)))
+	l.MaxBufferSize = max(uint64(w.MaxBinding), 256<<20)
 	l.MaxStorageBuffersPerShaderStage = uint32(w.MaxBindings)
 	l.MaxComputeWorkgroupStorageSize = uint32(w.MaxWorkgroupMemory)
 	l.MaxComputeInvocationsPerWorkgroup = uint32(w.MaxInvocations)
@@ -180,20 +180,19 @@ func (d description) open(a *wAdapter, o Options) (*Device, error) {
 	if o.NoFeatures {
 		features = gpu.Features{}
 	}
-	n := newDevice()
-	w, err := requestDevice(a, o.Label, d.request(limits), features, n.noteLost)
+	w, err := requestDevice(a, o.Label, d.request(limits), features)
 	if err != nil {
 		limits, features = gpu.DefaultLimits, gpu.Features{}
-		n = newDevice()
-		w, err = requestDevice(a, o.Label, d.request(limits), features, n.noteLost)
+		w, err = requestDevice(a, o.Label, d.request(limits), features)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("gpu/native: open %s: %w", d.name, err)
 	}
-	n.device, n.ref, n.queue = w, ref(w), w.GetQueue()
-	n.info = d.info(limits, features)
-	n.handles = gpu.NewHandles(limits)
-	return n, nil
+	return &Device{
+		info: d.info(limits, features), handles: gpu.NewHandles(limits), device: w, queue: w.GetQueue(),
+		buffers: map[gpu.Buffer]*wBuffer{}, pipelines: map[gpu.Pipeline]*pipeline{},
+		groups: map[groupKey]*wBindGroup{}, users: map[gpu.Buffer]map[groupKey]struct{}{},
+	}, nil
 }
 
 // ref is the C handle inside an object of the binding.

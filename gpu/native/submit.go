@@ -49,9 +49,9 @@ func (d *Device) Compile(k *gpu.Kernel) (gpu.Pipeline, error) {
 		return 0, err
 	}
 	p := &pipeline{kernel: k}
-	if err := d.do("compile", k.Name, func() error { return p.compile(d.device) }); err != nil {
+	if err := p.compile(d.device); err != nil {
 		p.release()
-		return 0, err
+		return 0, d.failed("compile", k.Name, err)
 	}
 	h := d.handles.AddKernel(k)
 	d.pipelines[h] = p
@@ -107,16 +107,7 @@ func (d *Device) Submit(l *gpu.List) error {
 	if err := d.prepare(l); err != nil {
 		return err
 	}
-	return d.do("submit", "list", func() error {
-		commands, err := d.record(func(e *wEncoder) error { return d.encode(e, l) })
-		if err != nil {
-			return err
-		}
-		defer commands.Release()
-		d.queue.Submit(commands)
-		d.debt = 0
-		return nil
-	})
+	return d.run("submit", "list", func(e *wEncoder) error { return d.encode(e, l) })
 }
 
 // prepare uploads the parameters of l and keeps the bind group cache within bounds.
@@ -134,20 +125,7 @@ func (d *Device) prepare(l *gpu.List) error {
 	if err := d.grow(&d.uniform, &d.uniformSize, "parameters", len(params), usageUniform); err != nil {
 		return err
 	}
-	return d.write(d.uniform, 0, params)
-}
-
-// record makes a command buffer of what encode puts in.
-func (d *Device) record(encode func(*wEncoder) error) (*wCommandBuffer, error) {
-	e, err := createEncoder(d.device, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer e.Release()
-	if err := encode(e); err != nil {
-		return nil, err
-	}
-	return finish(e, nil)
+	return d.write(d.uniform, "parameters", 0, params)
 }
 
 // encode puts the commands of l into e: dispatches into one pass as long as no copy or clear comes between them.

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. Each does its own set-up.
+
+MODELS   ?= ../shared/models
+PICTURES ?= ../shared/pictures
+ONCE     ?=
+export XDG_RUNTIME_DIR ?= /tmp
+
+.PHONY: help setup build demo test check bench assets generate
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: ## install the Debian packages that are missing: a software Vulkan device, Chromium, a C compiler
+	@internal/setup.sh
+
+build: ## build bin/fromage
+	go build -o bin/fromage ./cmd/fromage
+
+demo: setup ## show the main job on the models and pictures in the repository; ONCE=1 runs it through and exits
+	go run ./cmd/fromage demo --html out/demo.html $(if $(ONCE),--once)
+
+test: setup check ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium's shader compiler
+	go test -timeout 40m ./...
+	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
+	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/...
+
+check: ## formatting, generated files, vet, staticcheck, builds for every host
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
+	@cp shaders/kernels_gen.go /tmp/kernels_gen.$$$$ && go generate ./shaders && cmp -s shaders/kernels_gen.go /tmp/kernels_gen.$$$$ || { echo "shaders/kernels_gen.go was stale: run make generate and commit it"; exit 1; }
+	go vet ./...
+	go vet -tags cogentcore ./gpu/native
+	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
+	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
+	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
+	go tool staticcheck ./...
+	go mod tidy -diff
+
+generate: ## write generated files anew
+	go generate ./shaders
+
+bench: setup ## speed of the model and of every kernel on this machine's device
+	go run ./cmd/fromage bench
+
