@@ -42,21 +42,12 @@ func (p Progress) Rate() float64 { return float64(p.Done) / max(p.Elapsed.Second
 
 // Compile makes the bundle o.Out. Where it fails, or ctx is done, nothing is left behind; an older bundle at o.Out stays as it was.
 func Compile(ctx context.Context, o Options) error {
-	in, err := open(o)
-	if err != nil {
-		return err
-	}
-	defer in.close()
-	l, err := in.layout(o.DType, bundle.MaxShard)
-	if err != nil {
-		return err
-	}
 	w, err := bundle.Create(o.Out)
 	if err != nil {
 		return fmt.Errorf("compiler: %w", err)
 	}
 	defer w.Abort()
-	return in.write(ctx, w, l, o)
+	return CompileTo(ctx, w, o)
 }
 
 // CompileTo is Compile into a bundle writer, which it finishes. After an error the caller aborts w.

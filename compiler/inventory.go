@@ -221,8 +221,12 @@ func clipName(name string) string {
 	return ""
 }
 
-// checkLayers refuses a checkpoint with a layer that its configuration does not count: half a model would compute nonsense without an error.
+// checkLayers refuses a checkpoint with a layer that its configuration does not count: half a model would compute nonsense without an error. It also
+// refuses layers that no tensors are there for, before a model of them is built.
 func (in *inventory) checkLayers(prefix string, layers int, config string) error {
+	if layers > len(in.tensors) {
+		return fmt.Errorf("%s: num_hidden_layers: want at most the %d tensors of the checkpoint, have %d", config, len(in.tensors), layers)
+	}
 	first := fmt.Sprintf("%s%d.", prefix, layers)
 	for name, t := range in.tensors {
 		if strings.HasPrefix(name, first) {
