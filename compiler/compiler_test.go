@@ -351,6 +351,52 @@ func TestShards(t *testing.T) {
 	}
 }
 
+// TestPieces writes weights of several pieces, stacked of tensors whose ends are not those of pieces.
+func TestPieces(t *testing.T) {
+	for _, c := range []struct {
+		format     shaders.Format
+		rows, cols int
+	}{{shaders.F32, pieceValues + 5, 1}, {shaders.Q8, 5003, 1024}, {shaders.F32, 3, pieceValues + 1}, {shaders.F16, pieceValues/8 + 1, 8}} {
+		value := func(i int) float32 { return float32(i%4093) - 2000 }
+		x := weight{name: "x", rows: c.rows, cols: c.cols, format: c.format, shards: []int{1, c.rows - 1}}
+		for at, n := 0, 0; at < c.rows; at += n {
+			n = min(c.rows-at, c.rows/3+1)
+			x.sources = append(x.sources, source{tensor{read: func(first, n int, dst []float32) error {
+				for i := range dst {
+					dst[i] = value((at+first)*c.cols + i)
+				}
+				return nil
+			}}, 0, n, c.cols})
+		}
+		var to bundle.Memory
+		w := &writer{ctx: context.Background(), to: bundle.NewWriter(&to)}
+		got, err := w.weight(&x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, first := make([]float32, c.cols), 0
+		for _, s := range got.Shards {
+			values, scales := make([]byte, 0, s.Values.Size), []byte(nil)
+			for r := first; r < first+s.Rows; r++ {
+				for i := range row {
+					row[i] = value(r*c.cols + i)
+				}
+				v, sc := make([]byte, c.format.RowBytes(c.cols)), make([]byte, c.format.ScaleBytes(c.cols))
+				c.format.EncodeRow(row, v, sc)
+				values, scales = append(values, v...), append(scales, sc...)
+			}
+			first += s.Rows
+			values = append(values, make([]byte, pad16(len(values))-int64(len(values)))...)
+			if !bytes.Equal(to.Bytes[s.Values.Offset:][:s.Values.Size], values) {
+				t.Errorf("%s %d × %d: values of %d rows differ", c.format, c.rows, c.cols, s.Rows)
+			}
+			if s.Scales != nil && !bytes.Equal(to.Bytes[s.Scales.Offset:][:len(scales)], scales) || s.Scales == nil && len(scales) > 0 {
+				t.Errorf("%s %d × %d: scales of %d rows differ", c.format, c.rows, c.cols, s.Rows)
+			}
+		}
+	}
+}
+
 // outputs runs text through the language model on the cpu device.
 func outputs(t *testing.T, b *bundle.Bundle) *runner.Outputs {
 	t.Helper()
