@@ -165,11 +165,11 @@ func (b *Bundle) chunks(ctx context.Context, s span, f func(offset int64, chunk 
 	return nil
 }
 
-// File returns one of Manifest.Files, its hash checked, or nil where the bundle has none of that name.
+// File returns one of Manifest.Files, its hash checked.
 func (b *Bundle) File(name string) ([]byte, error) {
 	blob, ok := b.m.Files[name]
 	if !ok {
-		return nil, nil
+		return nil, fmt.Errorf("bundle: %s: there is no file %q", b.name, name)
 	}
 	data := make([]byte, 0, blob.Size)
 	err := b.Chunks(context.Background(), blob, func(_ int64, chunk []byte) error {

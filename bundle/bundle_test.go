@@ -140,8 +140,8 @@ func TestRoundTrip(t *testing.T) {
 	if file, err := b.File(FilePreprocessor); err != nil || len(file) != 3 {
 		t.Errorf("File(%s) = %v, %v, want 3 bytes", FilePreprocessor, file, err)
 	}
-	if file, err := b.File("other"); err != nil || file != nil {
-		t.Errorf("File(other) = %v, %v, want nothing", file, err)
+	if _, err := b.File("other"); err == nil || !strings.Contains(err.Error(), `no file "other"`) {
+		t.Errorf("File(other) = %v, want an error", err)
 	}
 	foreign := b.m.Files[FileTokenizer]
 	foreign.Size++

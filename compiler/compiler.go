@@ -20,7 +20,7 @@ import (
 type Options struct {
 	OPT   string // folder of an OPT checkpoint: config.json, weights, tokenizer files
 	CLIP  string // folder of a CLIPModel or CLIPVisionModel: config.json, weights, preprocessor_config.json
-	Heads string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar, or one .pth.tar or .safetensors file
+	Heads string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar or model.safetensors, or one file of these kinds
 
 	DType shaders.Format // of the weight matrices, where a row of them fits the format
 	Out   string         // path of the bundle; CompileTo does not look at it
@@ -42,21 +42,12 @@ func (p Progress) Rate() float64 { return float64(p.Done) / max(p.Elapsed.Second
 
 // Compile makes the bundle o.Out. Where it fails, or ctx is done, nothing is left behind; an older bundle at o.Out stays as it was.
 func Compile(ctx context.Context, o Options) error {
-	in, err := open(o)
-	if err != nil {
-		return err
-	}
-	defer in.close()
-	l, err := in.layout(o.DType, bundle.MaxShard)
-	if err != nil {
-		return err
-	}
 	w, err := bundle.Create(o.Out)
 	if err != nil {
 		return fmt.Errorf("compiler: %w", err)
 	}
 	defer w.Abort()
-	return in.write(ctx, w, l, o)
+	return CompileTo(ctx, w, o)
 }
 
 // CompileTo is Compile into a bundle writer, which it finishes. After an error the caller aborts w.

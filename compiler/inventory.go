@@ -221,8 +221,12 @@ func clipName(name string) string {
 	return ""
 }
 
-// checkLayers refuses a checkpoint with a layer that its configuration does not count: half a model would compute nonsense without an error.
+// checkLayers refuses a checkpoint with a layer that its configuration does not count: half a model would compute nonsense without an error. It also
+// refuses layers that no tensors are there for, before a model of them is built.
 func (in *inventory) checkLayers(prefix string, layers int, config string) error {
+	if layers > len(in.tensors) {
+		return fmt.Errorf("%s: num_hidden_layers: want at most the %d tensors of the checkpoint, have %d", config, len(in.tensors), layers)
+	}
 	first := fmt.Sprintf("%s%d.", prefix, layers)
 	for name, t := range in.tensors {
 		if strings.HasPrefix(name, first) {
@@ -260,12 +264,7 @@ func (in *inventory) openTokenizer(dir string) error {
 }
 
 func hasTokenizer(dir string) bool {
-	for _, name := range []string{"tokenizer.json", "vocab.json"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return true
-		}
-	}
-	return false
+	return exists(filepath.Join(dir, "tokenizer.json")) || exists(filepath.Join(dir, "vocab.json"))
 }
 
 // imageRow gives model.ImageTokenRow a source where the heads have none: the row that OPT's table has at that number, which the reference keeps when it

@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"fromage/bundle"
-	"fromage/shaders"
 )
 
 // pieceValues is how many values are read and encoded at a time, unless one row is more: 8 MB of f32.
@@ -169,9 +167,10 @@ func (x *weight) read(at int, dst []float32) error {
 		if err := s.tensor.read(first, n/s.width, dst[:n]); err != nil {
 			return err
 		}
-		if i := unfit(dst[:n], x.format); i >= 0 {
-			return fmt.Errorf("%s: tensor %s: row %d, column %d: want a finite number that %s can store, have %g",
-				s.tensor.file, s.tensor.name, first+i/s.width, i%s.width, x.format, dst[i])
+		for r := range n / s.width {
+			if err := x.format.Check(dst[r*s.width : (r+1)*s.width]); err != nil {
+				return fmt.Errorf("%s: tensor %s: row %d: %w", s.tensor.file, s.tensor.name, first+r, err)
+			}
 		}
 		at, dst = 0, dst[n:]
 		if len(dst) == 0 {
@@ -179,20 +178,6 @@ func (x *weight) read(at int, dst []float32) error {
 		}
 	}
 	return nil
-}
-
-// unfit returns the index of the first value that is no number, or too large for a format with f16 in it; −1 if there is none.
-func unfit(x []float32, format shaders.Format) int {
-	limit := float32(math.MaxFloat32)
-	if format != shaders.F32 {
-		limit = 65504
-	}
-	for i, v := range x {
-		if !(v >= -limit && v <= limit) {
-			return i
-		}
-	}
-	return -1
 }
 
 // compare wants b, which a checkpoint stores although it is tied to a, to hold the same values.
