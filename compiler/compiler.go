@@ -20,7 +20,7 @@ import (
 type Options struct {
 	OPT   string // folder of an OPT checkpoint: config.json, weights, tokenizer files
 	CLIP  string // folder of a CLIPModel or CLIPVisionModel: config.json, weights, preprocessor_config.json
-	Heads string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar, or one .pth.tar or .safetensors file
+	Heads string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar or model.safetensors, or one file of these kinds
 
 	DType shaders.Format // of the weight matrices, where a row of them fits the format
 	Out   string         // path of the bundle; CompileTo does not look at it

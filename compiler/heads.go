@@ -16,7 +16,7 @@ import (
 
 const (
 	argsFile  = "model_args.json"
-	headsFile = "pretrained_ckpt.pth.tar" // of the released models
+	headsFile = "pretrained_ckpt.pth.tar" // of the released models; without it a folder has its heads as any checkpoint has its weights
 )
 
 // openHeads opens FROMAGe's trained tensors and what says how they are used: model_args.json beside them, a "model_args" entry in the metadata of a
@@ -26,13 +26,17 @@ func (in *inventory) openHeads(path string) error {
 	if err != nil {
 		return err
 	}
+	dir := filepath.Dir(path)
 	if info.IsDir() {
-		path = filepath.Join(path, headsFile)
+		dir = path
+		if released := filepath.Join(dir, headsFile); exists(released) {
+			path = released
+		}
 	}
 	if err := in.openWeights(path, headName); err != nil {
 		return err
 	}
-	args, err := in.readConfig("heads", filepath.Join(filepath.Dir(path), argsFile))
+	args, err := in.readConfig("heads", filepath.Join(dir, argsFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		args, err = metadataArgs(path)
 	}
@@ -47,6 +51,11 @@ func (in *inventory) openHeads(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // metadataArgs returns the "model_args" of a safetensors file's metadata, nil where there are none.

@@ -260,12 +260,7 @@ func (in *inventory) openTokenizer(dir string) error {
 }
 
 func hasTokenizer(dir string) bool {
-	for _, name := range []string{"tokenizer.json", "vocab.json"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return true
-		}
-	}
-	return false
+	return exists(filepath.Join(dir, "tokenizer.json")) || exists(filepath.Join(dir, "vocab.json"))
 }
 
 // imageRow gives model.ImageTokenRow a source where the heads have none: the row that OPT's table has at that number, which the reference keeps when it
