@@ -12,15 +12,20 @@ import (
 	"fromage/shaders"
 )
 
-// Devices calls f as a subtest for the cpu device and every other device there is. A device that should be there and is not is a loud skip,
-// and a failure where FROMAGE_REQUIRE_GPU is set.
+// Devices calls f as a subtest for the cpu device and every other device there is. A device that should be there and is not is said loudly,
+// and a failure where FROMAGE_REQUIRE_GPU is 1.
 func Devices(t *testing.T, f func(t *testing.T, dev gpu.Device)) {
-	t.Run("cpu", func(t *testing.T) {
-		dev := cpu.New()
-		defer dev.Close()
-		f(t, dev)
-	})
-	others(t, f)
+	for _, dev := range All(t) {
+		t.Run(dev.Info().Host, func(t *testing.T) { f(t, dev) })
+	}
+}
+
+// All opens the cpu device and every other device there is, until t ends.
+func All(t testing.TB) []gpu.Device {
+	t.Helper()
+	dev := cpu.New()
+	t.Cleanup(func() { _ = dev.Close() })
+	return append([]gpu.Device{dev}, others(t)...)
 }
 
 // Run compares the cases with their twins on every device, in the variants for the device as it is, for it as hardware and as software, and
@@ -45,14 +50,21 @@ func Run(t *testing.T, cases []shaders.Case) {
 	})
 }
 
-// views returns the ways in which a device may be described to the rules that choose a variant, all of them true of what it can run.
+// views returns the ways in which a device may be described to the rules that choose a variant, all of them true of what it can run: as
+// software and as hardware, with subgroups of the size it has, with subgroups of any size, without subgroups.
 func views(info gpu.Info) []gpu.Info {
+	features := []gpu.Features{info.Features}
+	if info.Features.Subgroups {
+		any, none := info.Features, info.Features
+		any.SubgroupMin, any.SubgroupMax = 4, 128
+		none.Subgroups = false
+		features = append(features, any, none)
+	}
 	var all []gpu.Info
 	for _, software := range []bool{true, false} {
-		for _, subgroups := range []bool{true, false} {
+		for _, f := range features {
 			v := info
-			v.Software = software
-			v.Features.Subgroups = subgroups && info.Features.Subgroups
+			v.Software, v.Features = software, f
 			all = append(all, v)
 		}
 	}
