@@ -61,3 +61,25 @@ func TestAttentionOneBuffer(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkAttention runs a layer of OPT-125m on one token after 511 others and on a prompt, and a layer of ViT-B/32.
+func BenchmarkAttention(b *testing.B) {
+	p := shaders.AttentionParams{Heads: 12, Dh: 64, QStride: 768, KVStride: 1536, VOffset: 768, Scale: 0.125}
+	prompt, image := make([]int, 64), make([]int, 50)
+	for i := range prompt {
+		prompt[i] = i + 1
+	}
+	for i := range image {
+		image[i] = 50
+	}
+	for _, shape := range []struct {
+		name   string
+		counts []int
+	}{{"decode", []int{512}}, {"prompt", prompt}, {"image", image}} {
+		rows := 0.0
+		for _, n := range shape.counts {
+			rows += float64(n)
+		}
+		kerneltest.Bench(b, shape.name, shaders.AttentionCase(p, shape.counts...), 4*768*rows, 4*1536*rows)
+	}
+}

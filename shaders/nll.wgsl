@@ -14,6 +14,7 @@ const WG: u32 = 256u;
 
 //#import grid
 //#import reduce
+//#import best
 //#import reduce_best
 
 @compute @workgroup_size(WG)
