@@ -607,6 +607,11 @@ func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
 	}
 }
 
+// Constants of top_k_software.wgsl.
+const (
+	topKSoftwareWG = 8
+)
+
 // Constants of vision_embed.wgsl.
 const (
 	visionEmbedWG = 64
