@@ -202,6 +202,7 @@ const (
 	linearTileDEEP  = 16
 	linearTileQUADS = 32
 	linearTileSTEPS = 4
+	linearTileSPACE = 512
 )
 
 // Constants of linear_tile64.wgsl.
@@ -211,4 +212,5 @@ const (
 	linearTile64DEEP  = 32
 	linearTile64QUADS = 16
 	linearTile64STEPS = 8
+	linearTile64SPACE = 512
 )
