@@ -112,14 +112,13 @@ func half(v float64) uint16 {
 	return float16.Fromfloat32(float32(max(-65504, min(65504, v)))).Bits()
 }
 
-// widen is the value of an f16: its exponent and fraction read as those of an f32, times 2¹¹² for the difference of the exponents' biases.
+// widen is the value of an f16: its sign, exponent and fraction read as those of an f32, times 2¹¹² for the difference of the exponents' biases.
 func widen(h uint16) float32 {
-	bits := uint32(h&0x7fff) << 13
-	v := math.Float32frombits(bits) * 0x1p112
-	if h&0x7c00 == 0x7c00 {
-		v = math.Float32frombits(bits | 0x7f800000)
+	bits := uint32(int16(h)) << 13 & 0x8fffe000
+	if bits&0x0f800000 == 0x0f800000 {
+		return math.Float32frombits(bits | 0x7f800000) // infinite or NaN
 	}
-	return math.Float32frombits(math.Float32bits(v) | uint32(h&0x8000)<<16)
+	return math.Float32frombits(bits) * 0x1p112
 }
 
 func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
@@ -237,6 +236,10 @@ func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
 // decodeRow reads row r of a matrix in this format into dst (K values). values and scales are the words that the kernels see.
 func (f Format) decodeRow(values, scales []uint32, r int, dst []float32) {
 	K := len(dst)
+	if f == F32 {
+		copy(dst, floats(values)[r*K:(r+1)*K])
+		return
+	}
 	b := bytesOf(values)[r*f.RowBytes(K) : (r+1)*f.RowBytes(K)]
 	var s []byte
 	if n := f.ScaleBytes(K); n > 0 {

@@ -356,6 +356,7 @@ const (
 	linearTileDEEP  = 16
 	linearTileQUADS = 32
 	linearTileSTEPS = 4
+	linearTileSPACE = 512
 )
 
 // Constants of linear_tile64.wgsl.
@@ -365,6 +366,7 @@ const (
 	linearTile64DEEP  = 32
 	linearTile64QUADS = 16
 	linearTile64STEPS = 8
+	linearTile64SPACE = 512
 )
 
 // Constants of nll.wgsl.
@@ -606,6 +608,11 @@ func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
 		},
 	}
 }
+
+// Constants of top_k_software.wgsl.
+const (
+	topKSoftwareWG = 8
+)
 
 // Constants of vision_embed.wgsl.
 const (

@@ -106,23 +106,29 @@ func linearTwin(format Format, p LinearParams, b linearBuffers) {
 // linearSplit is how many products are worth a goroutine: about 30 µs of work.
 const linearSplit = 1 << 16
 
-// linearRows computes features first to last−1 for all tokens, four at a time.
+// linearRows computes features first to last−1 for all tokens, four at a time; beyond the last, rows of an earlier turn are computed again.
 func linearRows(format Format, p LinearParams, b linearBuffers, x []float64, first, last int) {
 	T, K := int(p.T), int(p.K)
-	row := make([]float32, K)
-	w := make([]float64, 4*K)
+	w := make([]float32, 4*K)
+	var wide []float64
+	if T > 1 {
+		wide = make([]float64, 4*K)
+	}
 	var sums [4]float64
 	for f := first; f < last; f += 4 {
 		n := min(4, last-f)
 		for j := range n {
-			format.decodeRow(b.W, b.S, f+j, row)
-			wide := w[j*K : (j+1)*K]
-			for k, v := range row {
-				wide[k] = float64(v)
-			}
+			format.decodeRow(b.W, b.S, f+j, w[j*K:(j+1)*K])
+		}
+		for i := range wide {
+			wide[i] = float64(w[i])
 		}
 		for t := range T {
-			sums[0], sums[1], sums[2], sums[3] = dot4(x[t*K:(t+1)*K], w)
+			if T > 1 {
+				sums = dot4(x[t*K:(t+1)*K], wide)
+			} else {
+				sums = dot4(x, w)
+			}
 			for j := range n {
 				linearStore(p, b, t, f+j, sums[j])
 			}
@@ -130,17 +136,18 @@ func linearRows(format Format, p LinearParams, b linearBuffers, x []float64, fir
 	}
 }
 
-// dot4 returns the products of x (K) with the four rows of w (4,K).
-func dot4(x, w []float64) (s0, s1, s2, s3 float64) {
+// dot4 returns the products of x (K) with the four rows of w (4,K). Widening w beforehand is worth it where it meets several x.
+func dot4[W float32 | float64](x []float64, w []W) [4]float64 {
 	K := len(x)
 	w0, w1, w2, w3 := w[:K], w[K:][:K], w[2*K:][:K], w[3*K:][:K]
+	var s0, s1, s2, s3 float64
 	for k, v := range x {
-		s0 += v * w0[k]
-		s1 += v * w1[k]
-		s2 += v * w2[k]
-		s3 += v * w3[k]
+		s0 += v * float64(w0[k])
+		s1 += v * float64(w1[k])
+		s2 += v * float64(w2[k])
+		s3 += v * float64(w3[k])
 	}
-	return s0, s1, s2, s3
+	return [4]float64{s0, s1, s2, s3}
 }
 
 func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
@@ -164,10 +171,10 @@ func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
 
 func linearCases() []Case {
 	var cases []Case
-	for f, K := range map[Format]uint32{F32: 52, F16: 104, Q8: 128, Q4: 96} {
+	for f, K := range [...]uint32{F32: 52, F16: 104, Q8: 128, Q4: 96} {
 		for i, size := range []LinearParams{{T: 1, F: 7}, {T: 3, F: 2050}, {T: 6, F: 8195}, {T: 17, F: 70}, {T: 129, F: 3073}} {
 			size.K, size.F0, size.Stride, size.Act, size.Bias, size.Residual = K, 3, size.F+5, uint32(i)%4, uint32(i)%2, uint32(i+1)/2%2
-			cases = append(cases, LinearCase(f, size))
+			cases = append(cases, LinearCase(Format(f), size))
 		}
 	}
 	return append(cases, LinearCase(F32, LinearParams{T: 5, K: 7, F: 33, Stride: 33, Act: ActGELU, Bias: 1, Residual: 1}))

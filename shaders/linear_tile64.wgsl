@@ -26,14 +26,15 @@ const SIDE: u32 = 64u; // tokens and features of a tile
 const DEEP: u32 = 32u; // values of K in workgroup memory at a time
 const QUADS: u32 = 16u; // SIDE / 4
 const STEPS: u32 = 8u; // DEEP / 4
+const SPACE: u32 = 512u; // DEEP * QUADS
 
 //#import weight
 //#import linear_out
 //#import grid
 
 // DEEP × SIDE values each, turned so that four tokens or features with one k are one vec4; 16 KiB together.
-var<workgroup> xs: array<vec4<f32>, DEEP * QUADS>;
-var<workgroup> ws: array<vec4<f32>, DEEP * QUADS>;
+var<workgroup> xs: array<vec4<f32>, SPACE>;
+var<workgroup> ws: array<vec4<f32>, SPACE>;
 
 // Where four tokens or features lie for one k: shifted by k, so that neighbouring invocations write to different banks.
 fn place(k: u32, quad: u32) -> u32 {

@@ -15,28 +15,24 @@ import (
 
 // openDevice opens what --device asks for. The device is closed when the program ends.
 func (a *app) openDevice() (gpu.Device, error) {
-	var dev gpu.Device
-	switch name, ok := strings.CutPrefix(a.device, "gpu:"); {
-	case a.device == "cpu":
-		dev = cpu.New()
-	case a.device == "auto":
-		d, err := native.Open(native.Options{Prefer: native.Hardware, Label: "fromage"})
-		if err != nil {
-			fmt.Fprintln(a.stderr, "fromage: no GPU found: computing on the CPU (--device gpu takes a software adapter, if there is one)")
-			a.log.Info("no GPU", "why", err)
-			dev = cpu.New()
-			break
-		}
-		dev = d
-	default:
-		if !ok {
-			name = ""
-		}
-		d, err := native.Open(native.Options{Adapter: name, Label: "fromage"})
-		if err != nil {
-			return nil, fmt.Errorf("--device %s: %w", a.device, err)
-		}
-		dev = d
+	if a.device == "cpu" {
+		return a.keep(cpu.New()), nil
 	}
-	return a.keep(dev), nil
+	name, _ := strings.CutPrefix(a.device, "gpu:")
+	if name == a.device {
+		name = ""
+	}
+	dev, err := native.Open(native.Options{Adapter: name, Label: "fromage"})
+	switch {
+	case err == nil:
+		return a.keep(dev), nil
+	case a.device != "auto":
+		return nil, fmt.Errorf("--device %s: %w", a.device, err)
+	}
+	fmt.Fprintln(a.stderr, "fromage: no WebGPU adapter: computing on the CPU, slowly (fromage doctor says more)")
+	a.log.Info("no WebGPU adapter", "why", err)
+	return a.keep(cpu.New()), nil
 }
+
+// adapters lists what openDevice chooses among, the best first.
+func adapters() ([]gpu.Info, error) { return native.Adapters() }

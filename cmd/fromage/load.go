@@ -73,8 +73,9 @@ func (a *app) load(ctx context.Context) (*runner.Runner, *bundle.Bundle, error) 
 // album is an open index with a search over it.
 type album struct {
 	*index.Index
-	name   string
-	search runner.Searcher
+	name     string
+	embedded bool // it is the embedded gallery, whose pictures are named gallery:PATH
+	search   runner.Searcher
 }
 
 // openAlbum opens -i, or the embedded gallery, for a model. Where the gallery was not asked for and is another model's, it returns nil: the model
@@ -103,7 +104,7 @@ func (a *app) openAlbum(r *runner.Runner) (*album, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	a.atEnd(search.Close)
-	return &album{x, name, search}, nil
+	return &album{x, name, a.gallery == "", search}, nil
 }
 
 func (a *app) openIndex() (*index.Index, string, error) {

@@ -18,7 +18,6 @@ type progressLine struct {
 	what, unit  string
 	interactive bool
 	began, last time.Time
-	first       int64 // where counting began
 	drawn       bool
 }
 
@@ -65,7 +64,7 @@ func (p *progressLine) set(done, total int64) {
 
 // text is the line: done/total unit, rate, time left.
 func (p *progressLine) text(done, total int64, passed time.Duration) string {
-	rate := float64(done-p.first) / passed.Seconds()
+	rate := float64(done) / passed.Seconds()
 	left := ""
 	if rate > 0 && total > done {
 		seconds := float64(total-done) / rate

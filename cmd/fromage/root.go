@@ -42,13 +42,10 @@ type app struct {
 	line    *progressLine      // the progress being drawn, if any
 }
 
-// noError says: the input was good, and the answer is no. The program exits with 1.
-type noError struct{ error }
+// no is an error that says: the input was good, and the answer is no. The program exits with 1.
+type no struct{ error }
 
-func (e noError) Unwrap() error { return e.error }
-
-// no makes a noError.
-func no(format string, args ...any) error { return noError{fmt.Errorf(format, args...)} }
+func (n no) Unwrap() error { return n.error }
 
 // doMain runs the program and returns its exit code.
 func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -66,7 +63,7 @@ func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // exit ends with one line about what went wrong, if anything did.
 func (a *app) exit(err error) int {
 	a.endProgress()
-	var n noError
+	var n no
 	switch {
 	case err == nil:
 		return exitOK
@@ -110,10 +107,14 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.device, "device", "auto", "what computes: auto (a GPU, else the CPU), gpu (any WebGPU adapter), gpu:NAME (an adapter by part of its name) or cpu (without WebGPU)")
+	flags.StringVar(&a.device, "device", "auto", "what computes: auto (the best WebGPU adapter, else cpu), gpu (such an adapter or nothing), gpu:NAME (an adapter by part of its name) or cpu (Go alone)")
 	flags.BoolVar(&a.json, "json", false, "write JSON: one document, or a line for each result of a stream")
 	flags.StringVar(&a.logFile, "log", "", "append what happens and how long it takes to this `FILE` (- is standard error)")
-	root.AddCommand(a.doctorCommand(), a.verifyCommand(), a.versionCommand())
+	root.AddCommand(
+		a.compileCommand(), a.infoCommand(), a.indexCommand(),
+		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(),
+		a.doctorCommand(), a.verifyCommand(), a.versionCommand(),
+	)
 	return root
 }
 
@@ -150,12 +151,17 @@ func (a *app) galleryFlag(flags *pflag.FlagSet) {
 	flags.StringVarP(&a.gallery, "index", "i", "", "the pictures to retrieve from, an `INDEX` that fromage index made with the same model (default: the embedded one)")
 }
 
-// printJSON writes one JSON document, indented, or one line of a stream.
-func (a *app) printJSON(v any, stream bool) error {
+// writeJSON writes one document.
+func (a *app) writeJSON(v any) error {
 	e := json.NewEncoder(a.stdout)
 	e.SetEscapeHTML(false)
-	if !stream {
-		e.SetIndent("", "  ")
-	}
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// writeLine writes one line of a stream of documents.
+func (a *app) writeLine(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
