@@ -118,9 +118,9 @@ func (b *Bundle) Close() error {
 }
 
 // Layouts says how each weight is stored, by name, as plan.Program.Lower wants it.
-func (b *Bundle) Layouts() map[string]plan.Layout {
-	layouts := make(map[string]plan.Layout, len(b.m.Tensors))
-	for _, t := range b.m.Tensors {
+func (m *Manifest) Layouts() map[string]plan.Layout {
+	layouts := make(map[string]plan.Layout, len(m.Tensors))
+	for _, t := range m.Tensors {
 		l := plan.Layout{Format: t.Format}
 		for _, s := range t.Shards {
 			l.Shards = append(l.Shards, s.Rows)

@@ -126,7 +126,7 @@ func TestRoundTrip(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	l := b.Layouts()["model.decoder.layers.0.fc1.weight"]
+	l := b.Manifest().Layouts()["model.decoder.layers.0.fc1.weight"]
 	if l.Format != shaders.Q8 || fmt.Sprint(l.Shards) != "[1 63]" {
 		t.Errorf("layout of fc1 = %v, want q8 [1 63]", l)
 	}
@@ -134,7 +134,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lm.Lower(gpu.Info{}, b.Layouts(), plan.Run(3, 1, 0)); err != nil {
+	if _, err := lm.Lower(gpu.Info{}, b.Manifest().Layouts(), plan.Run(3, 1, 0)); err != nil {
 		t.Errorf("Lower: %v", err)
 	}
 	if file, err := b.File(FilePreprocessor); err != nil || len(file) != 3 {
@@ -467,12 +467,12 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(b.Layouts()) != len(b.m.Model.Weights) {
+		if len(b.Manifest().Layouts()) != len(b.m.Model.Weights) {
 			t.Error("want a layout for every weight")
 		}
 		_ = b.Verify(context.Background(), nil)
 		for _, p := range b.m.Model.Programs {
-			if _, err := p.Lower(gpu.Info{}, b.Layouts(), plan.Run(2, 1, 1)); err != nil && !strings.Contains(err.Error(), "want one shard of f32") {
+			if _, err := p.Lower(gpu.Info{}, b.Manifest().Layouts(), plan.Run(2, 1, 1)); err != nil && !strings.Contains(err.Error(), "want one shard of f32") {
 				t.Errorf("Lower(%s): %v", p.Name, err)
 			}
 		}

@@ -337,7 +337,7 @@ func TestShards(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := read(t, &to)
-			layout := b.Layouts()["model.decoder.layers.0.self_attn.q_proj.weight"]
+			layout := b.Manifest().Layouts()["model.decoder.layers.0.self_attn.q_proj.weight"]
 			if split := len(layout.Shards) > 1; split != (maxShard == 2000) {
 				t.Errorf("shards of %d bytes: qkv in %v rows", maxShard, layout.Shards)
 			}

@@ -24,38 +24,9 @@ import (
 	"fromage/model"
 )
 
-func opt(D, layers, ffn, heads int) model.OPT {
-	return model.OPT{
-		ModelType: "opt", VocabSize: 50272, HiddenSize: D, Layers: layers, FFN: ffn, MaxPositions: 2048, Heads: heads, WordEmbedProjDim: D,
-		PreNorm: true, Bias: true, AffineNorm: true, TiedHead: true, Activation: "relu", BOS: 2, EOS: 2, Pad: 1,
-	}
-}
-
-func clip(D, layers, heads, size, patch int) model.CLIP {
-	return model.CLIP{HiddenSize: D, Intermediate: 4 * D, Layers: layers, Heads: heads, ImageSize: size, PatchSize: patch, Channels: 3, Activation: "quick_gelu", Eps: 1e-5}
-}
-
-func shapes() (opts map[string]model.OPT, clips map[string]model.CLIP) {
-	opts = map[string]model.OPT{
-		"tiny": opt(64, 2, 128, 2), "125m": opt(768, 12, 3072, 12), "350m": opt(1024, 24, 4096, 16), "1.3b": opt(2048, 24, 8192, 32), "2.7b": opt(2560, 32, 10240, 32),
-		"6.7b": opt(4096, 32, 16384, 32), "13b": opt(5120, 40, 20480, 40), "30b": opt(7168, 48, 28672, 56), "66b": opt(9216, 64, 36864, 72),
-	}
-	small := opts["350m"]
-	small.WordEmbedProjDim, small.PreNorm = 512, false
-	opts["350m"] = small
-	tiny := opts["tiny"]
-	tiny.VocabSize, tiny.MaxPositions = 608, 64
-	opts["tiny"] = tiny
-	clips = map[string]model.CLIP{
-		"tiny": clip(64, 2, 2, 32, 8), "b32": clip(768, 12, 12, 224, 32), "b16": clip(768, 12, 12, 224, 16),
-		"l14": clip(1024, 24, 16, 224, 14), "l14-336": clip(1024, 24, 16, 336, 14),
-	}
-	return opts, clips
-}
-
 func main() {
 	log.SetFlags(0)
-	opts, clips := shapes()
+	opts, clips := model.OPTShapes(), model.CLIPShapes()
 	shape := flag.String("shape", "125m", "of the OPT: "+strings.Join(slices.Sorted(maps.Keys(opts)), ", "))
 	tower := flag.String("clip", "l14", "shape of the CLIP: "+strings.Join(slices.Sorted(maps.Keys(clips)), ", "))
 	visual := flag.Int("visual-tokens", 1, "visual tokens of the heads")

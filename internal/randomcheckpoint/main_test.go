@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fromage/model"
 	"context"
 	"math"
 	"path/filepath"
@@ -17,8 +18,11 @@ import (
 // TestGenerate makes the smallest shape, in several files, and compiles it.
 func TestGenerate(t *testing.T) {
 	dir := t.TempDir()
-	opts, clips := shapes()
-	if err := generate(dir, opts["tiny"], clips["tiny"], 2, 100_000); err != nil {
+	o := model.OPTShapes()["125m"]
+	o.HiddenSize, o.WordEmbedProjDim, o.Layers, o.FFN, o.Heads, o.VocabSize, o.MaxPositions = 64, 64, 2, 128, 2, 608, 64
+	c := model.CLIPShapes()["b32"]
+	c.HiddenSize, c.Intermediate, c.Layers, c.Heads, c.ImageSize, c.PatchSize = 64, 256, 2, 2, 32, 8
+	if err := generate(dir, o, c, 2, 100_000); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "tiny.bundle")
