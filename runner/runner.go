@@ -28,7 +28,8 @@ type Runner struct {
 	tok    *tokenizer.Tokenizer
 	vision *vision.Processor
 	// scale is exp(logit_scale), the factor on retrieval scores.
-	scale float32
+	scale     float32
+	maxTokens int
 }
 
 // Load uploads the bundle's weights to dev, which stays the caller's to close. progress, if any, counts bytes of weights.
@@ -37,7 +38,7 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{m: m, kv: newKVCache(m)}
+	r := &Runner{m: m, kv: newKVCache(m), maxTokens: maxTokens}
 	if raw, err := optionalFile(b, bundle.FileTokenizer); err != nil {
 		return nil, err
 	} else if raw != nil {
@@ -86,7 +87,7 @@ func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, 
 	if err != nil {
 		return nil, err
 	}
-	return &Runner{m: m, kv: newKVCache(m), scale: 1}, nil
+	return &Runner{m: m, kv: newKVCache(m), scale: 1, maxTokens: maxTokens}, nil
 }
 
 // optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
