@@ -3,11 +3,13 @@
 package shaders_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
 
 	"fromage/gpu"
+	"fromage/gpu/cpu"
 	"fromage/internal/kerneltest"
 	"fromage/shaders"
 )
@@ -76,6 +78,17 @@ func TestLinearByHand(t *testing.T) {
 				t.Errorf("Linear(%+v)[%d] = %g, want %g", p, i, got, want)
 			}
 		}
+	}
+}
+
+// TestLinearShort gives the twin a weight matrix that is too small: the cpu device must answer with an error.
+func TestLinearShort(t *testing.T) {
+	c := shaders.LinearCase(shaders.F16, shaders.LinearParams{T: 9, K: 512, F: 64, Stride: 64})
+	c.Buffers[1] = c.Buffers[1][:len(c.Buffers[1])/2]
+	dev := cpu.New()
+	defer dev.Close()
+	if _, err := c.Run(dev, dev.Info()); !errors.Is(err, gpu.ErrInvalid) {
+		t.Errorf("Linear with half a matrix gave %v, want an error that is gpu.ErrInvalid", err)
 	}
 }
 
