@@ -84,8 +84,9 @@ func (f Format) Check(row []float32) error {
 // EncodeRow stores one row that Check passes: values and scales must have RowBytes and ScaleBytes bytes, little-endian. Where Check would
 // not pass, values are stored as some number of the format.
 //
-// F16 rounds to nearest even; magnitudes below 2⁻²⁵ become zero. Q8 rounds to nearest against the block's largest magnitude. Q4 searches for the scale
-// and minimum of each block with the least squared error.
+// F16 rounds to nearest even; magnitudes below 2⁻²⁵ become zero. Q8 rounds to nearest against the block's largest magnitude. Q4 searches for
+// the scale and minimum of each block with the least squared error. The bytes are the same on every machine: where a product meets a sum,
+// a conversion keeps the compiler from fusing them.
 func (f Format) EncodeRow(row []float32, values, scales []byte) {
 	switch f {
 	case F32:
@@ -143,7 +144,7 @@ func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
 	}
 	for k, v := range x {
 		// Truncation of a positive number rounds to nearest once a half is added.
-		values[k] = byte(max(-127, min(127, int32(float64(v)*inverse+128.5)-128)))
+		values[k] = byte(max(-127, min(127, int32(float64(float64(v)*inverse)+128.5)-128)))
 	}
 }
 
@@ -163,7 +164,7 @@ func encodeQ4(x *[block]float32, values *[block / 2]byte, scale []byte) {
 
 // codeQ4 is the code for a value v above the minimum, at 1/inverse a step.
 func codeQ4(v, inverse float32) int32 {
-	return max(0, min(15, int32(v*inverse+0.5)))
+	return max(0, min(15, int32(float32(v*inverse)+0.5)))
 }
 
 // fitQ4 returns a scale and minimum for x, as f16. It tries ranges that leave out nothing or a part of the spread at either end, knows each
@@ -189,7 +190,7 @@ func fitQ4(x *[block]float32) (scale, minimum uint16) {
 	}
 	var best fitted
 	for _, cut := range cutsQ4 {
-		low, high := lo+cut[0]*(hi-lo), hi-cut[1]*(hi-lo)
+		low, high := lo+float32(cut[0]*(hi-lo)), hi-float32(cut[1]*(hi-lo))
 		best = better(best, leastSquaresQ4(&centred, (high-low)/15, low-mean))
 	}
 	for range 2 {
@@ -223,7 +224,7 @@ func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
 		c := codeQ4(v-minimum, inverse)
 		sum += c
 		squares += c * c
-		products += float32(c) * v
+		products += float32(float32(c) * v)
 	}
 	spread := float32(squares) - float32(sum*sum)/block
 	if spread <= 0 {

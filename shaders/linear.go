@@ -97,10 +97,20 @@ func linearTwin(format Format, p LinearParams, b linearBuffers) {
 	}
 	workers := min(runtime.GOMAXPROCS(0), 1+T*K*F/linearSplit)
 	var done sync.WaitGroup
+	failed := make([]any, workers)
 	for i := range workers {
-		done.Go(func() { linearRows(format, p, b, x, F*i/workers, F*(i+1)/workers) })
+		done.Go(func() {
+			defer func() { failed[i] = recover() }()
+			linearRows(format, p, b, x, F*i/workers, F*(i+1)/workers)
+		})
 	}
 	done.Wait()
+	// A buffer that is too short shows as a panic, which the caller, not its goroutines, can answer for.
+	for _, r := range failed {
+		if r != nil {
+			panic(r)
+		}
+	}
 }
 
 // linearSplit is how many products are worth a goroutine: about 30 µs of work.

@@ -3,8 +3,8 @@
 package main
 
 import (
-	"fromage/model"
 	"context"
+	"fromage/model"
 	"math"
 	"path/filepath"
 	"testing"
@@ -18,11 +18,11 @@ import (
 // TestGenerate makes the smallest shape, in several files, and compiles it.
 func TestGenerate(t *testing.T) {
 	dir := t.TempDir()
-	o := model.OPTShapes()["125m"]
-	o.HiddenSize, o.WordEmbedProjDim, o.Layers, o.FFN, o.Heads, o.VocabSize, o.MaxPositions = 64, 64, 2, 128, 2, 608, 64
-	c := model.CLIPShapes()["b32"]
-	c.HiddenSize, c.Intermediate, c.Layers, c.Heads, c.ImageSize, c.PatchSize = 64, 256, 2, 2, 32, 8
-	if err := generate(dir, o, c, 2, 100_000); err != nil {
+	lm := model.OPTShapes()["125m"]
+	lm.HiddenSize, lm.WordEmbedProjDim, lm.Layers, lm.FFN, lm.Heads, lm.VocabSize, lm.MaxPositions = 64, 64, 2, 128, 2, 608, 64
+	tower := model.CLIPShapes()["b32"]
+	tower.HiddenSize, tower.Intermediate, tower.Layers, tower.Heads, tower.ImageSize, tower.PatchSize = 64, 256, 2, 2, 32, 8
+	if err := generate(dir, lm, tower, 2, 100_000); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "tiny.bundle")
