@@ -48,8 +48,8 @@ after the picture. A file that is not a readable picture is reported on its line
 
 func (a *app) captions(ctx context.Context, r *runner.Runner, files []string, prompt string, o runner.Options) error {
 	bad := 0
-	// A caption has no [RET]; without the factor the model, which learned to put one after every text of a picture, ends with it.
-	o.MaxNumRets = 0
+	// The model learned to end a caption with [RET]; what it would retrieve is not asked for.
+	o.MaxNumRets, o.MaxImgPerRet = 1, 0
 	for _, name := range files {
 		out := caption{Image: name}
 		text, err := captionOf(ctx, r, name, prompt, o)

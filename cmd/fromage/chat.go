@@ -32,6 +32,8 @@ type chat struct {
 	a     *app
 	r     *runner.Runner
 	album *album
+	w     io.Writer // where answers go
+	lines bool      // write each exchange as a line of JSON
 	seq   *runner.Sequence
 	opt   runner.Options
 	raw   bool
@@ -46,8 +48,15 @@ Ctrl-C stops an answer. A line that begins with a slash is a command:
   /help            this                /quit   end (Ctrl-D)
 `
 
-func (a *app) chatCommand() *cobra.Command {
+// chatOptions are the settings that a conversation begins with: pictures come more eagerly than with the reference's defaults.
+func chatOptions() runner.Options {
 	o := runner.DefaultOptions()
+	o.RetScaleFactor = 2
+	return o
+}
+
+func (a *app) chatCommand() *cobra.Command {
+	o := chatOptions()
 	raw := false
 	c := &cobra.Command{
 		Use:   "chat",
@@ -84,8 +93,11 @@ func (a *app) chat(ctx context.Context, r *runner.Runner, x *album, o runner.Opt
 	// From here on Ctrl-C stops answers, not the program.
 	ctx = context.WithoutCancel(ctx)
 	a.release()
-	ch := &chat{a: a, r: r, album: x, seq: r.NewSequence(), opt: o, raw: raw}
-	defer func() { ch.seq.Close() }()
+	ch := &chat{a: a, r: r, album: x, w: a.stdout, seq: r.NewSequence(), opt: o, raw: raw}
+	defer ch.close()
+	if a.json {
+		ch.w, ch.lines = io.Discard, true
+	}
 	lines := a.lines()
 	defer lines.Close()
 	if !a.json && lines.interactive() {
@@ -106,16 +118,25 @@ func (a *app) chat(ctx context.Context, r *runner.Runner, x *album, o runner.Opt
 		case line == "":
 		case line == "/quit":
 			return nil
-		case strings.HasPrefix(line, "/") && !isPicture(line):
+		case isCommand(line):
 			err = ch.command(ctx, line)
 		default:
 			err = ch.say(ctx, line)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, context.Canceled):
+			fmt.Fprintln(a.stderr, "fromage: stopped")
+		case err != nil:
 			// A mistake ends the turn, not the conversation.
 			fmt.Fprintln(a.stderr, "fromage:", err)
 		}
 	}
+}
+
+// isCommand tells a command from a path that begins with a slash.
+func isCommand(line string) bool {
+	first := strings.Fields(line)[0]
+	return first[0] == '/' && !strings.ContainsAny(first[1:], "/.\\")
 }
 
 // say puts a line to the model and streams the answer.
@@ -169,12 +190,8 @@ func (ch *chat) answer(ctx context.Context, t turn) error {
 		ch.seq.Truncate(t.at)
 		return fmt.Errorf("the conversation has no room for this: it would be %d tokens, the model reads %d: /undo a turn, /reset, or say it shorter", n, most-1)
 	}
-	s := &stream{w: ch.a.stdout, album: ch.album}
-	emit := s.emit
-	if ch.a.json {
-		emit = nil
-	}
-	answer, err := ch.seq.Generate(ctx, ch.opt, ch.album.searcher(), emit)
+	s := &stream{w: ch.w, album: ch.album}
+	answer, err := ch.seq.Generate(ctx, ch.opt, ch.album.searcher(), s.emit)
 	s.endLine()
 	if err == nil {
 		err = s.err
@@ -197,16 +214,18 @@ func (ch *chat) answer(ctx context.Context, t turn) error {
 	}
 	t.exchange = *e
 	ch.turns = append(ch.turns, t)
-	if ch.a.json {
-		return ch.a.writeLine(e)
+	if ch.lines {
+		return ch.a.writeLine(t.exchange)
 	}
 	return nil
 }
 
+func (ch *chat) close() { ch.seq.Close() }
+
 // command does what a line that begins with a slash says.
 func (ch *chat) command(ctx context.Context, line string) error {
 	f := strings.Fields(line)
-	w := ch.a.stdout
+	w := ch.a.stderr
 	switch {
 	case f[0] == "/help":
 		fmt.Fprint(w, chatHelp)
@@ -295,8 +314,8 @@ func (ch *chat) set(name, value string) error {
 
 func (ch *chat) show() {
 	o := ch.opt
-	settings(&o).VisitAll(func(f *pflag.Flag) { fmt.Fprintf(ch.a.stdout, "  %-17s %-6s %s\n", f.Name, f.Value, f.Usage) })
-	fmt.Fprintf(ch.a.stdout, "  %d turns, %d of %d tokens\n", len(ch.turns), ch.seq.Len(), ch.r.Settings().MaxPositions)
+	settings(&o).VisitAll(func(f *pflag.Flag) { fmt.Fprintf(ch.a.stderr, "  %-17s %-6s %s\n", f.Name, f.Value, f.Usage) })
+	fmt.Fprintf(ch.a.stderr, "  %d turns, %d of %d tokens\n", len(ch.turns), ch.seq.Len(), ch.r.Settings().MaxPositions)
 }
 
 // save writes the conversation; a file that is there is replaced only when the new one is complete.

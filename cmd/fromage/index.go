@@ -29,6 +29,7 @@ func (a *app) indexCommand() *cobra.Command {
 Pictures come from folders (all PNG, JPEG, WebP, GIF and BMP files in them) or from lists: TSV files with the header caption<TAB>image, whose images
 are found from the list's folder. An index is only ever appended to: stop with Ctrl-C, and go on with add, which passes over what is there.`,
 		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.indexBuildCommand(), a.indexAddCommand(), a.indexRemoveCommand(), a.indexInfoCommand(), a.indexCompactCommand(), a.indexImportCommand())
 	return c

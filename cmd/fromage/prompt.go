@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -154,6 +155,10 @@ func parts(ctx context.Context, r *runner.Runner, items []item) ([]runner.Part, 
 		}
 		out = append(out, runner.Part{Image: &images[0]})
 		images = images[1:]
+	}
+	if !slices.ContainsFunc(items, func(it item) bool { return it.Image == "" }) {
+		// A caption begins with the leading </s> that every text has; without it the model would have to begin its answer with one.
+		out = append(out, runner.Part{})
 	}
 	return out, nil
 }

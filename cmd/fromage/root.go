@@ -100,6 +100,7 @@ A small model and a gallery of pictures are part of the program: "fromage demo" 
 Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the embedded gallery.`,
 		SilenceUsage: true, SilenceErrors: true, DisableSuggestions: true,
 		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.begin() },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
@@ -112,7 +113,7 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	flags.StringVar(&a.logFile, "log", "", "append what happens and how long it takes to this `FILE` (- is standard error)")
 	root.AddCommand(
 		a.compileCommand(), a.infoCommand(), a.indexCommand(),
-		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(),
+		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(), a.demoCommand(),
 		a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
