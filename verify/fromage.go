@@ -4,6 +4,7 @@ package verify
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,10 +57,7 @@ func (v *verification) fromage() error {
 	}
 	var want expectedJSON
 	generate := map[string]json.RawMessage{}
-	if err := json.Unmarshal(raw, &want); err == nil {
-		err = json.Unmarshal(raw, &generate)
-	}
-	if err != nil {
+	if err := errors.Join(json.Unmarshal(raw, &want), json.Unmarshal(raw, &generate)); err != nil {
 		return fmt.Errorf("verify: %s: %w", filepath.Join(v.dir, "expected.json"), err)
 	}
 	done, err := v.load(compiler.Options{
