@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"syscall/js"
+	"time"
 	"unsafe"
 
 	"fromage/gpu"
@@ -17,6 +18,8 @@ const (
 	chunk   = 4 << 20  // bytes that one write copies at most: so much JavaScript memory is kept for it
 	mapped  = 16 << 20 // bytes that one read maps at most
 	maxDebt = 64 << 20 // bytes of writes that the browser may hold before they are waited for
+
+	grace = 200 * time.Millisecond // how long after a failure it may turn out that the device was lost
 )
 
 // Device implements gpu.Device.
@@ -147,6 +150,13 @@ func (d *Device) failure() error {
 // await waits for a promise of the session. A promise that a lost device leaves open or breaks is ErrLost, or ErrClosed after Close.
 func (d *Device) await(promise js.Value) (js.Value, error) {
 	v, err := settle(d.lost, promise)
+	if err != nil {
+		// A promise may break before the loss that broke it is told.
+		select {
+		case <-d.lost:
+		case <-time.After(grace):
+		}
+	}
 	if lost := d.enter(); lost != nil {
 		return js.Value{}, lost
 	}
@@ -289,14 +299,20 @@ func (d *Device) read(b gpu.Buffer, offset, size int, dst []byte) error {
 	promise := d.session.Call("read", int(b), offset, len(dst))
 	d.mu.Unlock()
 	m, err := d.await(promise)
+	if err == nil {
+		defer d.session.Call("unmap", m)
+	}
 	if failed := d.failure(); failed != nil {
 		return failed
 	}
 	if err != nil {
 		return fmt.Errorf("gpu/browser: read buffer %s: %w", label, err)
 	}
-	js.CopyBytesToGo(dst, m.Get("view"))
-	d.session.Call("unmap", m)
+	view := m.Get("view")
+	if view.Length() != len(dst) { // its bytes went with the device, between the promise and now
+		return fmt.Errorf("gpu/browser: read buffer %s: the device was destroyed: %w", label, gpu.ErrLost)
+	}
+	js.CopyBytesToGo(dst, view)
 	return nil
 }
 

@@ -21,8 +21,8 @@ class Session {
   constructor(adapter, device) {
     this.adapter = adapter;
     this.device = device;
-    this.buffers = []; // by handle: {buffer, hashes}, hashes being those of the bind groups that hold it
-    this.pipelines = []; // by handle: {name, pipeline, layout, params}
+    this.buffers = new Map(); // by handle: {buffer, hashes}, hashes being those of the bind groups that hold it
+    this.pipelines = new Map(); // by handle: {name, pipeline, layout, params}
     this.groups = new Map(); // by hash of pipeline and buffers: a chain of {key, group, next}
     this.made = 0; // bind groups made since the last were dropped
     this.staging = []; // buffers to map, not in use
@@ -57,20 +57,20 @@ class Session {
     } catch (error) {
       thrown = error;
     }
-    this.buffers[handle] = {buffer, hashes: new Set()};
+    this.buffers.set(handle, {buffer, hashes: new Set()});
     const scopes = [device.popErrorScope(), device.popErrorScope()];
     return Promise.all(scopes).then(errors => {
       const error = thrown ?? errors.find(e => e);
       if (error) {
-        delete this.buffers[handle];
+        this.buffers.delete(handle);
         return [kindOf(error), error.message];
       }
     });
   }
 
   free(handle) {
-    const {buffer, hashes} = this.buffers[handle];
-    delete this.buffers[handle];
+    const {buffer, hashes} = this.buffers.get(handle);
+    this.buffers.delete(handle);
     for (const hash of hashes) {
       this.groups.delete(hash); // with others of the same hash, which are made again when they are needed
     }
@@ -79,12 +79,12 @@ class Session {
 
   // write copies the first size bytes of this.bytes.
   write(handle, offset, size) {
-    this.device.queue.writeBuffer(this.buffers[handle].buffer, offset, this.bytes, 0, size);
+    this.device.queue.writeBuffer(this.buffers.get(handle).buffer, offset, this.bytes, 0, size);
   }
 
   // writeFrom copies the whole of a Uint8Array.
   writeFrom(handle, offset, array) {
-    this.device.queue.writeBuffer(this.buffers[handle].buffer, offset, array, 0, array.length);
+    this.device.queue.writeBuffer(this.buffers.get(handle).buffer, offset, array, 0, array.length);
   }
 
   // read resolves to {view, buffer}, once all that was submitted before is done: view is a Uint8Array of size bytes, good until unmap.
@@ -100,7 +100,7 @@ class Session {
       buffer = device.createBuffer({label: "staging", size: room, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST});
     }
     const encoder = device.createCommandEncoder({label: "read"});
-    encoder.copyBufferToBuffer(this.buffers[handle].buffer, offset, buffer, 0, size);
+    encoder.copyBufferToBuffer(this.buffers.get(handle).buffer, offset, buffer, 0, size);
     device.queue.submit([encoder.finish()]);
     const mapped = buffer.mapAsync(GPUMapMode.READ, 0, size);
     await Promise.all([...this.scopes, mapped]);
@@ -142,7 +142,7 @@ class Session {
   }
 
   keep(handle, pipeline) {
-    this.pipelines[handle] = pipeline;
+    this.pipelines.set(handle, pipeline);
   }
 
   // submit runs the first count words of this.words as one list, whose parameters are the first paramBytes of this.params. What the browser
@@ -186,7 +186,7 @@ class Session {
         }
         const p = words[i + 1];
         if (p !== current) {
-          pass.setPipeline(pipelines[p].pipeline);
+          pass.setPipeline(pipelines.get(p).pipeline);
           current = p;
         }
         pass.setBindGroup(0, this.group(i), words, i + 5, 1);
@@ -197,10 +197,10 @@ class Session {
       pass?.end();
       pass = null;
       if (op === COPY) {
-        encoder.copyBufferToBuffer(buffers[words[i + 3]].buffer, words[i + 4], buffers[words[i + 1]].buffer, words[i + 2], words[i + 5]);
+        encoder.copyBufferToBuffer(buffers.get(words[i + 3]).buffer, words[i + 4], buffers.get(words[i + 1]).buffer, words[i + 2], words[i + 5]);
         i += 6;
       } else {
-        encoder.clearBuffer(buffers[words[i + 1]].buffer, words[i + 2], words[i + 3]);
+        encoder.clearBuffer(buffers.get(words[i + 1]).buffer, words[i + 2], words[i + 3]);
         i += 4;
       }
     }
@@ -229,10 +229,10 @@ class Session {
       }
       return entry.group;
     }
-    const {name, layout, params} = this.pipelines[words[start + 1]];
+    const {name, layout, params} = this.pipelines.get(words[start + 1]);
     const entries = [{binding: 0, resource: {buffer: this.uniform, size: params}}];
     for (let i = 0; i < n; i++) {
-      const {buffer, hashes} = this.buffers[words[first + i]];
+      const {buffer, hashes} = this.buffers.get(words[first + i]);
       entries.push({binding: i + 1, resource: {buffer}});
       hashes.add(hash);
     }
@@ -245,8 +245,8 @@ class Session {
   dropGroups() {
     this.groups.clear();
     this.made = 0;
-    for (const handle in this.buffers) {
-      this.buffers[handle].hashes.clear();
+    for (const {hashes} of this.buffers.values()) {
+      hashes.clear();
     }
   }
 
@@ -269,7 +269,7 @@ class Session {
     const names = new Set();
     for (let i = 0; i < words.length; ) {
       if (words[i] === DISPATCH) {
-        names.add(this.pipelines[words[i + 1]].name);
+        names.add(this.pipelines.get(words[i + 1]).name);
       }
       i += words[i] === DISPATCH ? 7 + words[i + 6] : words[i] === COPY ? 6 : 4;
     }
