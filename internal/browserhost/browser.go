@@ -39,7 +39,7 @@ func Find() (string, error) {
 // flags let a machine without a GPU have WebGPU, by SwiftShader, and keep the browser from calling home.
 var flags = []string{
 	"--headless", "--no-sandbox", "--enable-unsafe-webgpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-	"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+	"--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
 }
 
 // Open shows the page at url in the browser at path, with an empty profile, and returns when ctx is done or the browser ends by itself, which is
@@ -52,9 +52,11 @@ func Open(ctx context.Context, path, url string) error {
 	defer removeAll(profile)
 	cmd := exec.Command(path, append(flags, "--user-data-dir="+profile, url)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	closePipe, err := start(cmd)
+	if err != nil {
 		return fmt.Errorf("browserhost: start %s: %w", path, err)
 	}
+	defer closePipe()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	select {
@@ -69,6 +71,25 @@ func Open(ctx context.Context, path, url string) error {
 	return err
 }
 
+// start starts a browser that takes commands on descriptor 3 and gets none: it ends when that closes, thus also when this process is killed.
+func start(cmd *exec.Cmd) (closePipe func() error, err error) {
+	commands, keep, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer commands.Close()
+	answers, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, errors.Join(err, keep.Close())
+	}
+	defer answers.Close()
+	cmd.ExtraFiles = []*os.File{commands, answers} // descriptors 3 and 4
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, keep.Close())
+	}
+	return keep.Close, nil
+}
+
 // removeAll removes the profile, to which processes that are being killed may still write.
 func removeAll(dir string) {
 	for range 50 {
@@ -78,5 +99,3 @@ func removeAll(dir string) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
-
-var errNoAnswer = errors.New("no sign of life from the page")

@@ -6,18 +6,33 @@ import {run} from "./run.js";
 
 const program = await (await fetch("/program.json")).json();
 
-// Messages go to the host one after the other, so that they stay in order.
-let sent = Promise.resolve();
-const send = (url, body) => {
-  sent = sent.then(() => fetch(url, {method: "POST", body}));
-};
+// What the program says goes to the host in order: one request after the other, each with all the output that has come meanwhile.
+const waiting = [];
+let sending = false;
 
 function tell(message) {
-  if (message.output) {
-    send(`/output?fd=${message.fd}`, message.output);
+  const last = waiting.at(-1);
+  if (message.output && last?.fd === message.fd) {
+    last.parts.push(message.output);
   } else {
-    send(`/exit?code=${message.exit}`);
+    waiting.push({...message, parts: [message.output]});
   }
+  if (!sending) {
+    send();
+  }
+}
+
+async function send() {
+  sending = true;
+  while (waiting.length > 0) {
+    const {fd, parts, exit} = waiting.shift();
+    if (fd) {
+      await fetch(`/output?fd=${fd}`, {method: "POST", body: new Blob(parts)});
+    } else {
+      await fetch(`/exit?code=${exit}`, {method: "POST"});
+    }
+  }
+  sending = false;
 }
 
 const broken = event => {
@@ -26,7 +41,7 @@ const broken = event => {
 };
 
 // A worker's timer would stand still with the program; the page's does not.
-setInterval(() => send("/alive"), 2000);
+setInterval(() => fetch("/alive", {method: "POST"}), 2000);
 
 if (program.page) {
   addEventListener("error", broken);

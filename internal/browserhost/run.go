@@ -28,7 +28,7 @@ import (
 var scripts embed.FS
 
 const (
-	patience  = 60 * time.Second // how long a page may be silent before it counts as dead
+	patience  = 60 * time.Second // how long a page whose program runs in a worker may be silent before it counts as dead
 	maxOutput = 64 << 20         // bytes of one message from the page
 )
 
@@ -41,7 +41,7 @@ type Program struct {
 	// the browser's memory and goes with it.
 	Dir, Root      string
 	Stdout, Stderr io.Writer
-	// Page runs the program in the page itself; otherwise it runs in a worker.
+	// Page runs the program in the page itself, where a page that has died is noticed late; otherwise it runs in a worker.
 	Page bool
 }
 
@@ -69,6 +69,10 @@ func (p Program) Run(ctx context.Context, path string) (code int, err error) {
 			err = e
 		}
 	}()
+	silence := patience
+	if p.Page {
+		silence = time.Hour // a program in the page holds up the page's own timer
+	}
 	for {
 		select {
 		case code := <-s.exit:
@@ -77,8 +81,8 @@ func (p Program) Run(ctx context.Context, path string) (code int, err error) {
 			ended <- nil
 			return 0, errors.Join(err, ctx.Err())
 		case <-s.alive:
-		case <-time.After(patience):
-			return 0, fmt.Errorf("browserhost: %s: %w for %v", p.Wasm, errNoAnswer, patience)
+		case <-time.After(silence):
+			return 0, fmt.Errorf("browserhost: %s: the page has given no sign of life for %v", p.Wasm, silence)
 		}
 	}
 }
@@ -159,15 +163,18 @@ func (s *server) describe(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// list lists what lies below root, but for hidden folders.
+// list lists what lies below root, but for what is hidden.
 func list(root string) (entries []entry, err error) {
 	entries = []entry{}
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == root {
 			return err
 		}
-		if d.IsDir() && strings.HasPrefix(d.Name(), ".") {
-			return filepath.SkipDir
+		if strings.HasPrefix(d.Name(), ".") {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
 		}
 		info, err := d.Info()
 		if err != nil {
