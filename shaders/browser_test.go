@@ -8,17 +8,15 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"sort"
-	"syscall"
 	"testing"
 	"time"
 
 	"fromage/gpu"
+	"fromage/internal/browserhost"
 	"fromage/shaders"
 )
 
@@ -46,11 +44,11 @@ fn main() {
 `}
 
 // TestBrowser makes a pipeline of every kernel with a browser's own WGSL compiler, which refuses barriers and names that wgpu-native takes.
-// Without a browser it is skipped, and fails where FROMAGE_REQUIRE_BROWSER is set.
+// Without a browser it is skipped, and fails where FROMAGE_REQUIRE_BROWSER is 1.
 func TestBrowser(t *testing.T) {
-	path, err := findBrowser()
+	path, err := browserhost.Find()
 	if err != nil {
-		if os.Getenv("FROMAGE_REQUIRE_BROWSER") != "" {
+		if browserhost.Required() {
 			t.Fatal(err)
 		}
 		t.Skipf("NO BROWSER: no kernel was compiled with a browser's compiler: %v", err)
@@ -72,41 +70,23 @@ func TestBrowser(t *testing.T) {
 	})
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	startBrowser(t, path, server.URL)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ended)
+		ended <- browserhost.Open(ctx, path, server.URL)
+	}()
+	defer func() {
+		cancel()
+		for range ended { // until the browser is gone
+		}
+	}()
 	select {
 	case body := <-results:
 		checkResult(t, kernels, body)
-	case <-time.After(90 * time.Second):
-		t.Fatalf("%s has not answered in 90 s", path)
+	case err := <-ended:
+		t.Fatalf("the page has not answered: %v", errors.Join(err, ctx.Err()))
 	}
-}
-
-func findBrowser() (string, error) {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("neither chromium nor google-chrome is in PATH")
-}
-
-// startBrowser opens url in a headless browser that ends, with all its processes, when the test does.
-func startBrowser(t *testing.T, path, url string) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--enable-unsafe-webgpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), url)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		cmd.Wait()
-		time.Sleep(100 * time.Millisecond) // for the group's other processes to be gone from the profile's folder
-	})
 }
 
 // browserKernels returns every kernel of Cases in every variant that some browser may get.
