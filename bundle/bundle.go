@@ -27,8 +27,7 @@ const MaxManifest = 16 << 20
 
 // Bundle is an open bundle. Its methods may be called concurrently.
 type Bundle struct {
-	Manifest Manifest
-
+	m      Manifest
 	r      io.ReaderAt
 	name   string // in errors: the path
 	spans  []span // the blobs, in the order of their bytes
@@ -45,10 +44,10 @@ func read(r io.ReaderAt, size int64, name string) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.Manifest.parse(data); err != nil {
+	if err := b.m.parse(data); err != nil {
 		return nil, fmt.Errorf("bundle: %s: %w", name, err)
 	}
-	if b.spans, err = b.Manifest.tile(b.end); err != nil {
+	if b.spans, err = b.m.tile(b.end); err != nil {
 		return nil, fmt.Errorf("bundle: %s: %w", name, err)
 	}
 	return b, nil
@@ -107,6 +106,9 @@ func (m *Manifest) parse(data []byte) error {
 	return m.check()
 }
 
+// Manifest returns the manifest, which is not to be changed.
+func (b *Bundle) Manifest() *Manifest { return &b.m }
+
 // Close closes the file that Open opened.
 func (b *Bundle) Close() error {
 	if b.closer == nil {
@@ -116,9 +118,9 @@ func (b *Bundle) Close() error {
 }
 
 // Layouts says how each weight is stored, by name, as plan.Program.Lower wants it.
-func (b *Bundle) Layouts() map[string]plan.Layout {
-	layouts := make(map[string]plan.Layout, len(b.Manifest.Tensors))
-	for _, t := range b.Manifest.Tensors {
+func (m *Manifest) Layouts() map[string]plan.Layout {
+	layouts := make(map[string]plan.Layout, len(m.Tensors))
+	for _, t := range m.Tensors {
 		l := plan.Layout{Format: t.Format}
 		for _, s := range t.Shards {
 			l.Shards = append(l.Shards, s.Rows)
@@ -165,7 +167,7 @@ func (b *Bundle) chunks(ctx context.Context, s span, f func(offset int64, chunk 
 
 // File returns one of Manifest.Files, its hash checked.
 func (b *Bundle) File(name string) ([]byte, error) {
-	blob, ok := b.Manifest.Files[name]
+	blob, ok := b.m.Files[name]
 	if !ok {
 		return nil, fmt.Errorf("bundle: %s: there is no file %q", b.name, name)
 	}

@@ -204,9 +204,6 @@ func (o *Linear) check(c *checker) {
 	c.is("a result", o.Y, x.Rows, f)
 	if o.Bias != 0 {
 		c.vector("bias", o.Bias, f)
-		if len(o.W) > 1 {
-			c.fail("want one weight where there is a bias, have %d", len(o.W))
-		}
 	}
 	c.opt("residual", o.Residual, x.Rows, f)
 	c.active("residual", o.Residual)

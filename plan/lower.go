@@ -148,10 +148,6 @@ func (o *Linear) lower(l *lowering) {
 	bias := l.plain(o.Bias)
 	for _, w := range o.W {
 		for _, part := range l.shards(w) {
-			if o.Bias != 0 && part.rows != l.cols(o.Bias) {
-				l.err = fmt.Errorf("weight %s: want one shard where there is a bias, have %d rows of %d", l.p.Value(w).Name, part.rows, l.cols(o.Bias))
-				return
-			}
 			d := shaders.Linear(l.info, part.format, shaders.LinearParams{
 				T: l.u(o.Y), K: uint32(l.cols(o.X)), F: uint32(part.rows), F0: uint32(first), Stride: stride,
 				Act: uint32(o.Act), Bias: flag(o.Bias), Residual: flag(o.Residual),

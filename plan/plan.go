@@ -6,7 +6,10 @@
 // the list of kernel dispatches with the buffers that each binds. The package refuses to know weights' contents, files, and devices that run.
 package plan
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ID names a value within its program; 0 is none.
 type ID int
@@ -100,6 +103,16 @@ func (p *Program) Find(name string) ID {
 		}
 	}
 	return 0
+}
+
+// Multiplies says whether a weight is read whole in every run: as the matrix of a linear layer or a vector, not as a table of rows to look up.
+func (p *Program) Multiplies(weight ID) bool {
+	for _, op := range p.Ops {
+		if _, lookup := op.(*Embed); !lookup && slices.Contains(op.reads(), weight) {
+			return true
+		}
+	}
+	return false
 }
 
 // Source is a run of rows of a checkpoint's tensor, by its Hugging Face name.

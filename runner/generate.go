@@ -113,6 +113,20 @@ func (s *Sequence) Generate(ctx context.Context, opt Options, search Searcher, e
 	return g.answer, err
 }
 
+// Continue generates exactly n most likely tokens, whatever they are: what a benchmark measures.
+func (s *Sequence) Continue(ctx context.Context, n int) error {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	for range n {
+		res, err := s.last(ctx, want{logits: true})
+		if err != nil {
+			return err
+		}
+		s.tokens = append(s.tokens, Token{ID: argmax(res.logits[0])})
+	}
+	return nil
+}
+
 // generation is one answer in the making.
 type generation struct {
 	s       *Sequence

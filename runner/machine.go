@@ -32,10 +32,13 @@ type Progress struct {
 	What        string
 }
 
-// newMachine uploads all weights of b, chunk by chunk as their hashes are checked.
-func newMachine(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*machine, error) {
+// chunks hands a blob's bytes over piece by piece, as bundle.Bundle does.
+type chunks func(ctx context.Context, blob bundle.Blob, f func(offset int64, chunk []byte) error) error
+
+// newMachine uploads all weights of a manifest.
+func newMachine(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from chunks, progress func(Progress)) (*machine, error) {
 	m := &machine{
-		dev: dev, info: dev.Info(), manifest: &b.Manifest, layouts: b.Layouts(),
+		dev: dev, info: dev.Info(), manifest: manifest, layouts: manifest.Layouts(),
 		weights: map[string][]shardBuffers{}, states: map[string]gpu.Buffer{}, programs: map[string]*ready{},
 	}
 	var err error
@@ -51,7 +54,7 @@ func newMachine(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress 
 	for _, t := range m.manifest.Tensors {
 		p.What = t.Name
 		for i, s := range t.Shards {
-			up, err := m.upload(ctx, b, fmt.Sprintf("%s.%d", t.Name, i), s)
+			up, err := m.upload(ctx, from, fmt.Sprintf("%s.%d", t.Name, i), s)
 			if err != nil {
 				return nil, fmt.Errorf("runner: load %s: %w", t.Name, err)
 			}
@@ -65,7 +68,7 @@ func newMachine(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress 
 	return m, nil
 }
 
-func (m *machine) upload(ctx context.Context, b *bundle.Bundle, label string, s bundle.Shard) (up shardBuffers, err error) {
+func (m *machine) upload(ctx context.Context, from chunks, label string, s bundle.Shard) (up shardBuffers, err error) {
 	up = shardBuffers{m.none, m.none}
 	for _, part := range []struct {
 		blob   *bundle.Blob
@@ -77,7 +80,7 @@ func (m *machine) upload(ctx context.Context, b *bundle.Bundle, label string, s 
 		if *part.buffer, err = m.dev.NewBuffer(label, int(part.blob.Size)); err != nil {
 			return up, err
 		}
-		if err := b.Chunks(ctx, *part.blob, func(offset int64, chunk []byte) error { return m.dev.Write(*part.buffer, int(offset), chunk) }); err != nil {
+		if err := from(ctx, *part.blob, func(offset int64, chunk []byte) error { return m.dev.Write(*part.buffer, int(offset), chunk) }); err != nil {
 			return up, err
 		}
 	}

@@ -28,16 +28,17 @@ type Runner struct {
 	tok    *tokenizer.Tokenizer
 	vision *vision.Processor
 	// scale is exp(logit_scale), the factor on retrieval scores.
-	scale float32
+	scale     float32
+	maxTokens int
 }
 
 // Load uploads the bundle's weights to dev, which stays the caller's to close. progress, if any, counts bytes of weights.
 func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*Runner, error) {
-	m, err := newMachine(ctx, dev, b, progress)
+	m, err := newMachine(ctx, dev, b.Manifest(), b.Chunks, progress)
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{m: m, kv: newKVCache(m)}
+	r := &Runner{m: m, kv: newKVCache(m), maxTokens: maxTokens}
 	if raw, err := optionalFile(b, bundle.FileTokenizer); err != nil {
 		return nil, err
 	} else if raw != nil {
@@ -63,9 +64,35 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 	return r, r.readScale()
 }
 
+// LoadRandom makes a runner of a manifest without a file (compiler.Blank), its weights made up, for measuring speed. It has no tokenizer.
+func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, progress func(Progress)) (*Runner, error) {
+	// The pattern is small numbers in every format: f16 pairs near 0.01, which as f32 are near 0.0004 and as codes and scales finite.
+	pattern := make([]byte, bundle.ChunkSize)
+	state := uint32(1)
+	for i := 0; i < len(pattern); i += 2 {
+		state = state*1664525 + 1013904223
+		pattern[i], pattern[i+1] = byte(state>>24), 0x20|byte(state>>16)&0x81
+	}
+	m, err := newMachine(ctx, dev, manifest, func(ctx context.Context, blob bundle.Blob, f func(int64, []byte) error) error {
+		for at := int64(0); at < blob.Size; at += bundle.ChunkSize {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := f(at, pattern[:min(bundle.ChunkSize, blob.Size-at)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, progress)
+	if err != nil {
+		return nil, err
+	}
+	return &Runner{m: m, kv: newKVCache(m), scale: 1, maxTokens: maxTokens}, nil
+}
+
 // optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
 func optionalFile(b *bundle.Bundle, name string) ([]byte, error) {
-	if _, ok := b.Manifest.Files[name]; !ok {
+	if _, ok := b.Manifest().Files[name]; !ok {
 		return nil, nil
 	}
 	return b.File(name)
@@ -118,6 +145,28 @@ func (r *Runner) Dispatches() (int, error) {
 	}
 	steps, err := p.Lower(r.m.info, r.m.layouts, plan.Run(1, 1, 0))
 	return len(steps), err
+}
+
+// LMBytes returns the stored bytes of the weights that decoding a token reads: all of program lm's but the position table. The token table counts once:
+// its rows are the output layer's.
+func (r *Runner) LMBytes() int64 {
+	p, err := r.m.manifest.Model.Program("lm")
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for _, t := range r.m.manifest.Tensors {
+		if id := p.Find(t.Name); id == 0 || !p.Multiplies(id) {
+			continue
+		}
+		for _, s := range t.Shards {
+			sum += s.Values.Size
+			if s.Scales != nil {
+				sum += s.Scales.Size
+			}
+		}
+	}
+	return sum
 }
 
 // Image is a picture as the model sees it.

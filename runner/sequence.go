@@ -60,7 +60,7 @@ type results struct {
 	hit                       []bool    // whether the label was the most likely
 }
 
-// maxTokens is the most tokens of one run; longer prompts go in several.
+// maxTokens is the most tokens of one run, but for tests; longer prompts go in several.
 const maxTokens = 512
 
 // place is one token of a packed run.
@@ -121,7 +121,7 @@ func (r *Runner) runLength(places []place) int {
 		if p.wanted {
 			rows++
 		}
-		if i == maxTokens || rows > maxRows {
+		if i == r.maxTokens || rows > maxRows {
 			return i
 		}
 	}

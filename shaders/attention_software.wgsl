@@ -1,6 +1,7 @@
 //#kernel attention
 // Attention for adapters on a CPU, where workgroup memory and barriers are slow: one invocation a token and head, eight rows of kv at a time,
 // sums in y itself. Neighbouring invocations are heads of one token, which have equally many rows.
+// Lavapipe ends an invocation's loops after 65535 rounds in all: there count may be 15000 at Dh 64, 8000 at 128, 4000 at 256.
 struct Params {
     T: u32,         // tokens
     Heads: u32,

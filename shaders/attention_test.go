@@ -23,11 +23,12 @@ func TestAttention(t *testing.T) {
 				Heads: heads, Dh: Dh, QStride: heads*Dh + 1, KVStride: 2*heads*Dh + 5, KOffset: heads*Dh + 3, VOffset: 2, Scale: 0.3,
 			}, 0, 13, 131))
 	}
-	cases = append(cases,
+	// Scores of some hundreds, whose f32 are 3e-5 apart.
+	steep := shaders.AttentionCase(shaders.AttentionParams{Heads: 1, Dh: 64, QStride: 64, KVStride: 128, VOffset: 64, Scale: 20}, 1, 300)
+	steep.Abs = 5e-4
+	cases = append(cases, steep,
 		// Many heads and tokens, as in a vision tower.
-		shaders.AttentionCase(shaders.AttentionParams{Heads: 17, Dh: 8, QStride: 136, KVStride: 272, VOffset: 136, Scale: 0.35}, 50, 50, 50, 50, 50),
-		// Scores far from zero, of both signs.
-		shaders.AttentionCase(shaders.AttentionParams{Heads: 1, Dh: 64, QStride: 64, KVStride: 128, VOffset: 64, Scale: 20}, 1, 300))
+		shaders.AttentionCase(shaders.AttentionParams{Heads: 17, Dh: 8, QStride: 136, KVStride: 272, VOffset: 136, Scale: 0.35}, 50, 50, 50, 50, 50))
 	kerneltest.Run(t, cases)
 }
 
@@ -60,4 +61,26 @@ func TestAttentionOneBuffer(t *testing.T) {
 			near(t, d.Kernel.Name, download(t, dev, y, len(want)), want)
 		}
 	})
+}
+
+// BenchmarkAttention runs a layer of OPT-125m on one token after 511 others and on a prompt, and a layer of ViT-B/32.
+func BenchmarkAttention(b *testing.B) {
+	p := shaders.AttentionParams{Heads: 12, Dh: 64, QStride: 768, KVStride: 1536, VOffset: 768, Scale: 0.125}
+	prompt, image := make([]int, 64), make([]int, 50)
+	for i := range prompt {
+		prompt[i] = i + 1
+	}
+	for i := range image {
+		image[i] = 50
+	}
+	for _, shape := range []struct {
+		name   string
+		counts []int
+	}{{"decode", []int{512}}, {"prompt", prompt}, {"image", image}} {
+		rows := 0.0
+		for _, n := range shape.counts {
+			rows += float64(n)
+		}
+		kerneltest.Bench(b, shape.name, shaders.AttentionCase(p, shape.counts...), 4*768*rows, 4*1536*rows)
+	}
 }

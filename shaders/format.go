@@ -84,8 +84,9 @@ func (f Format) Check(row []float32) error {
 // EncodeRow stores one row that Check passes: values and scales must have RowBytes and ScaleBytes bytes, little-endian. Where Check would
 // not pass, values are stored as some number of the format.
 //
-// F16 rounds to nearest even; magnitudes below 2⁻²⁵ become zero. Q8 rounds to nearest against the block's largest magnitude. Q4 searches for the scale
-// and minimum of each block with the least squared error.
+// F16 rounds to nearest even; magnitudes below 2⁻²⁵ become zero. Q8 rounds to nearest against the block's largest magnitude. Q4 searches for
+// the scale and minimum of each block with the least squared error. The bytes are the same on every machine: where a product meets a sum,
+// a conversion keeps the compiler from fusing them.
 func (f Format) EncodeRow(row []float32, values, scales []byte) {
 	switch f {
 	case F32:
@@ -112,14 +113,13 @@ func half(v float64) uint16 {
 	return float16.Fromfloat32(float32(max(-65504, min(65504, v)))).Bits()
 }
 
-// widen is the value of an f16: its exponent and fraction read as those of an f32, times 2¹¹² for the difference of the exponents' biases.
+// widen is the value of an f16: its sign, exponent and fraction read as those of an f32, times 2¹¹² for the difference of the exponents' biases.
 func widen(h uint16) float32 {
-	bits := uint32(h&0x7fff) << 13
-	v := math.Float32frombits(bits) * 0x1p112
-	if h&0x7c00 == 0x7c00 {
-		v = math.Float32frombits(bits | 0x7f800000)
+	bits := uint32(int16(h)) << 13 & 0x8fffe000
+	if bits&0x0f800000 == 0x0f800000 {
+		return math.Float32frombits(bits | 0x7f800000) // infinite or NaN
 	}
-	return math.Float32frombits(math.Float32bits(v) | uint32(h&0x8000)<<16)
+	return math.Float32frombits(bits) * 0x1p112
 }
 
 func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
@@ -144,7 +144,7 @@ func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
 	}
 	for k, v := range x {
 		// Truncation of a positive number rounds to nearest once a half is added.
-		values[k] = byte(max(-127, min(127, int32(float64(v)*inverse+128.5)-128)))
+		values[k] = byte(max(-127, min(127, int32(float64(float64(v)*inverse)+128.5)-128)))
 	}
 }
 
@@ -164,7 +164,7 @@ func encodeQ4(x *[block]float32, values *[block / 2]byte, scale []byte) {
 
 // codeQ4 is the code for a value v above the minimum, at 1/inverse a step.
 func codeQ4(v, inverse float32) int32 {
-	return max(0, min(15, int32(v*inverse+0.5)))
+	return max(0, min(15, int32(float32(v*inverse)+0.5)))
 }
 
 // fitQ4 returns a scale and minimum for x, as f16. It tries ranges that leave out nothing or a part of the spread at either end, knows each
@@ -190,7 +190,7 @@ func fitQ4(x *[block]float32) (scale, minimum uint16) {
 	}
 	var best fitted
 	for _, cut := range cutsQ4 {
-		low, high := lo+cut[0]*(hi-lo), hi-cut[1]*(hi-lo)
+		low, high := lo+float32(cut[0]*(hi-lo)), hi-float32(cut[1]*(hi-lo))
 		best = better(best, leastSquaresQ4(&centred, (high-low)/15, low-mean))
 	}
 	for range 2 {
@@ -224,7 +224,7 @@ func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
 		c := codeQ4(v-minimum, inverse)
 		sum += c
 		squares += c * c
-		products += float32(c) * v
+		products += float32(float32(c) * v)
 	}
 	spread := float32(squares) - float32(sum*sum)/block
 	if spread <= 0 {
@@ -237,6 +237,10 @@ func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
 // decodeRow reads row r of a matrix in this format into dst (K values). values and scales are the words that the kernels see.
 func (f Format) decodeRow(values, scales []uint32, r int, dst []float32) {
 	K := len(dst)
+	if f == F32 {
+		copy(dst, floats(values)[r*K:(r+1)*K])
+		return
+	}
 	b := bytesOf(values)[r*f.RowBytes(K) : (r+1)*f.RowBytes(K)]
 	var s []byte
 	if n := f.ScaleBytes(K); n > 0 {

@@ -319,7 +319,7 @@ type linearBuffers struct {
 	X        []float32 // (T,K)
 	W        []uint32  // (F,K) in the format of the weights
 	S        []uint32  // its scales
-	Bias     []float32 // (F)
+	Bias     []float32 // (Stride), only F0 to F0+F are read
 	Residual []float32 // (T,Stride), only columns F0 to F0+F are read
 	Y        []float32 // (T,Stride), only columns F0 to F0+F are written
 }
@@ -356,6 +356,7 @@ const (
 	linearTileDEEP  = 16
 	linearTileQUADS = 32
 	linearTileSTEPS = 4
+	linearTileSPACE = 512
 )
 
 // Constants of linear_tile64.wgsl.
@@ -365,6 +366,7 @@ const (
 	linearTile64DEEP  = 32
 	linearTile64QUADS = 16
 	linearTile64STEPS = 8
+	linearTile64SPACE = 512
 )
 
 // Constants of nll.wgsl.
@@ -606,6 +608,11 @@ func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
 		},
 	}
 }
+
+// Constants of top_k_software.wgsl.
+const (
+	topKSoftwareWG = 8
+)
 
 // Constants of vision_embed.wgsl.
 const (

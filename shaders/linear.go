@@ -19,9 +19,9 @@ const (
 )
 
 // Linear is torch's nn.Linear over one shard of its features, with what commonly follows it:
-// x (T,K) f32, w (F,K) in format, bias (F) f32, residual (T,Stride) f32 → columns F0 to F0+F of y (T,Stride) f32,
+// x (T,K) f32, w (F,K) in format, bias (Stride) f32, residual (T,Stride) f32 → columns F0 to F0+F of y (T,Stride) f32,
 //
-//	y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f].
+//	y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f].
 //
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
@@ -97,32 +97,48 @@ func linearTwin(format Format, p LinearParams, b linearBuffers) {
 	}
 	workers := min(runtime.GOMAXPROCS(0), 1+T*K*F/linearSplit)
 	var done sync.WaitGroup
+	failed := make([]any, workers)
 	for i := range workers {
-		done.Go(func() { linearRows(format, p, b, x, F*i/workers, F*(i+1)/workers) })
+		done.Go(func() {
+			defer func() { failed[i] = recover() }()
+			linearRows(format, p, b, x, F*i/workers, F*(i+1)/workers)
+		})
 	}
 	done.Wait()
+	// A buffer that is too short shows as a panic, which the caller, not its goroutines, can answer for.
+	for _, r := range failed {
+		if r != nil {
+			panic(r)
+		}
+	}
 }
 
 // linearSplit is how many products are worth a goroutine: about 30 µs of work.
 const linearSplit = 1 << 16
 
-// linearRows computes features first to last−1 for all tokens, four at a time.
+// linearRows computes features first to last−1 for all tokens, four at a time; beyond the last, rows of an earlier turn are computed again.
 func linearRows(format Format, p LinearParams, b linearBuffers, x []float64, first, last int) {
 	T, K := int(p.T), int(p.K)
-	row := make([]float32, K)
-	w := make([]float64, 4*K)
+	w := make([]float32, 4*K)
+	var wide []float64
+	if T > 1 {
+		wide = make([]float64, 4*K)
+	}
 	var sums [4]float64
 	for f := first; f < last; f += 4 {
 		n := min(4, last-f)
 		for j := range n {
-			format.decodeRow(b.W, b.S, f+j, row)
-			wide := w[j*K : (j+1)*K]
-			for k, v := range row {
-				wide[k] = float64(v)
-			}
+			format.decodeRow(b.W, b.S, f+j, w[j*K:(j+1)*K])
+		}
+		for i := range wide {
+			wide[i] = float64(w[i])
 		}
 		for t := range T {
-			sums[0], sums[1], sums[2], sums[3] = dot4(x[t*K:(t+1)*K], w)
+			if T > 1 {
+				sums = dot4(x[t*K:(t+1)*K], wide)
+			} else {
+				sums = dot4(x, w)
+			}
 			for j := range n {
 				linearStore(p, b, t, f+j, sums[j])
 			}
@@ -130,22 +146,23 @@ func linearRows(format Format, p LinearParams, b linearBuffers, x []float64, fir
 	}
 }
 
-// dot4 returns the products of x (K) with the four rows of w (4,K).
-func dot4(x, w []float64) (s0, s1, s2, s3 float64) {
+// dot4 returns the products of x (K) with the four rows of w (4,K). Widening w beforehand is worth it where it meets several x.
+func dot4[W float32 | float64](x []float64, w []W) [4]float64 {
 	K := len(x)
 	w0, w1, w2, w3 := w[:K], w[K:][:K], w[2*K:][:K], w[3*K:][:K]
+	var s0, s1, s2, s3 float64
 	for k, v := range x {
-		s0 += v * w0[k]
-		s1 += v * w1[k]
-		s2 += v * w2[k]
-		s3 += v * w3[k]
+		s0 += v * float64(w0[k])
+		s1 += v * float64(w1[k])
+		s2 += v * float64(w2[k])
+		s3 += v * float64(w3[k])
 	}
-	return s0, s1, s2, s3
+	return [4]float64{s0, s1, s2, s3}
 }
 
 func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
 	if p.Bias == 1 {
-		v += float64(b.Bias[f])
+		v += float64(b.Bias[int(p.F0)+f])
 	}
 	switch p.Act {
 	case ActReLU:
@@ -164,10 +181,10 @@ func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
 
 func linearCases() []Case {
 	var cases []Case
-	for f, K := range map[Format]uint32{F32: 52, F16: 104, Q8: 128, Q4: 96} {
+	for f, K := range [...]uint32{F32: 52, F16: 104, Q8: 128, Q4: 96} {
 		for i, size := range []LinearParams{{T: 1, F: 7}, {T: 3, F: 2050}, {T: 6, F: 8195}, {T: 17, F: 70}, {T: 129, F: 3073}} {
 			size.K, size.F0, size.Stride, size.Act, size.Bias, size.Residual = K, 3, size.F+5, uint32(i)%4, uint32(i)%2, uint32(i+1)/2%2
-			cases = append(cases, LinearCase(f, size))
+			cases = append(cases, LinearCase(Format(f), size))
 		}
 	}
 	return append(cases, LinearCase(F32, LinearParams{T: 5, K: 7, F: 33, Stride: 33, Act: ActGELU, Bias: 1, Residual: 1}))
@@ -183,7 +200,7 @@ func LinearCase(f Format, p LinearParams) Case {
 	w, s := RandomWeight(2, f, F, K)
 	bias, residual := make([]uint32, 4), make([]uint32, 4)
 	if p.Bias == 1 {
-		bias = Random(3, F)
+		bias = Random(3, int(p.Stride))
 	}
 	if p.Residual == 1 {
 		residual = Random(4, n)

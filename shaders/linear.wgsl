@@ -1,4 +1,4 @@
-// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f], one invocation an output: for f32 weights with any K.
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], one invocation an output: for f32 weights with any K.
 struct Params {
     T: u32,        // tokens
     K: u32,        // values of a token
@@ -14,7 +14,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (T,K)
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
 @group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
-@group(0) @binding(4) var<storage, read> bias: array<f32>; // (F)
+@group(0) @binding(4) var<storage, read> bias: array<f32>; // (Stride), only F0 to F0+F are read
 @group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
 @group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
 

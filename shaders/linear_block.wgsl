@@ -1,5 +1,5 @@
 //#kernel linear
-// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f], without workgroup memory: an invocation makes TOKENS tokens × 4 features in
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], without workgroup memory: an invocation makes TOKENS tokens × 4 features in
 // registers. For devices on which a CPU does the work, where a barrier costs more than a repeated read.
 struct Params {
     T: u32,        // tokens
@@ -16,7 +16,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (T,K)
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
 @group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
-@group(0) @binding(4) var<storage, read> bias: array<f32>; // (F)
+@group(0) @binding(4) var<storage, read> bias: array<f32>; // (Stride), only F0 to F0+F are read
 @group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
 @group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
 

@@ -1,5 +1,5 @@
 //#kernel linear
-// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f], for few tokens: the WG lanes of a workgroup share the K of ROWS features
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], for few tokens: the WG lanes of a workgroup share the K of ROWS features
 // and TOKENS tokens. Each lane takes 16 bytes of a weight row at a time, so that a row is read in order by the whole workgroup.
 struct Params {
     T: u32,        // tokens
@@ -16,7 +16,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (T,K)
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
 @group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
-@group(0) @binding(4) var<storage, read> bias: array<f32>; // (F)
+@group(0) @binding(4) var<storage, read> bias: array<f32>; // (Stride), only F0 to F0+F are read
 @group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
 @group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
 
@@ -30,15 +30,15 @@ const TOKENS: u32 = 8u; // tokens of a workgroup: 1, 4 or 8
 //#import linear_out
 //#import grid
 
-// The products of one token's values from x[at] on with the chunks of ROWS features.
-fn dots(c0: Chunk, c1: Chunk, c2: Chunk, c3: Chunk, at: u32) -> vec4<f32> {
-    var d = vec4<f32>(dot_chunk(c0, at), 0.0, 0.0, 0.0);
+// The products of one token's values with those of ROWS features.
+fn dots(v: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) -> vec4<f32> {
+    var d = vec4<f32>(dot(v, w0), 0.0, 0.0, 0.0);
     if (ROWS > 1u) {
-        d.y = dot_chunk(c1, at);
+        d.y = dot(v, w1);
     }
     if (ROWS > 2u) {
-        d.z = dot_chunk(c2, at);
-        d.w = dot_chunk(c3, at);
+        d.z = dot(v, w2);
+        d.w = dot(v, w3);
     }
     return d;
 }
@@ -87,18 +87,32 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             c2 = chunk(f2, i);
             c3 = chunk(f3, i);
         }
-        let at = i * CHUNK;
-        a0 += dots(c0, c1, c2, c3, x0 + at);
-        if (TOKENS > 1u) {
-            a1 += dots(c0, c1, c2, c3, x1 + at);
-            a2 += dots(c0, c1, c2, c3, x2 + at);
-            a3 += dots(c0, c1, c2, c3, x3 + at);
-        }
-        if (TOKENS > 4u) {
-            a4 += dots(c0, c1, c2, c3, x4 + at);
-            a5 += dots(c0, c1, c2, c3, x5 + at);
-            a6 += dots(c0, c1, c2, c3, x6 + at);
-            a7 += dots(c0, c1, c2, c3, x7 + at);
+        // Values are unpacked four at a time, so that few registers hold many features.
+        for (var j = 0u; j < CHUNK; j++) {
+            let w0 = chunk4(c0, j);
+            var w1 = w0;
+            var w2 = w0;
+            var w3 = w0;
+            if (ROWS > 1u) {
+                w1 = chunk4(c1, j);
+            }
+            if (ROWS > 2u) {
+                w2 = chunk4(c2, j);
+                w3 = chunk4(c3, j);
+            }
+            let at = i * CHUNK + j;
+            a0 += dots(x[x0 + at], w0, w1, w2, w3);
+            if (TOKENS > 1u) {
+                a1 += dots(x[x1 + at], w0, w1, w2, w3);
+                a2 += dots(x[x2 + at], w0, w1, w2, w3);
+                a3 += dots(x[x3 + at], w0, w1, w2, w3);
+            }
+            if (TOKENS > 4u) {
+                a4 += dots(x[x4 + at], w0, w1, w2, w3);
+                a5 += dots(x[x5 + at], w0, w1, w2, w3);
+                a6 += dots(x[x6 + at], w0, w1, w2, w3);
+                a7 += dots(x[x7 + at], w0, w1, w2, w3);
+            }
         }
     }
     a0 = sum_over_lanes(a0, lane);

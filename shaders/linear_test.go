@@ -3,33 +3,123 @@
 package shaders_test
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"testing"
 
+	"fromage/gpu"
+	"fromage/gpu/cpu"
 	"fromage/internal/kerneltest"
 	"fromage/shaders"
 )
 
 func TestLinear(t *testing.T) {
 	var cases []shaders.Case
+	add := func(f shaders.Format, T, K, F, F0, stride uint32) {
+		n := uint32(len(cases))
+		cases = append(cases, shaders.LinearCase(f, shaders.LinearParams{T: T, K: K, F: F, F0: F0, Stride: stride, Act: n % 4, Bias: n / 4 % 2, Residual: n % 3 % 2}))
+	}
 	for _, size := range []struct {
 		f                shaders.Format
-		K, F, F0, Stride uint32
+		K, F, F0, stride uint32
 	}{
-		{shaders.F32, 1, 1, 0, 1}, {shaders.F32, 7, 3, 2, 6}, {shaders.F32, 4, 1, 0, 1}, {shaders.F32, 132, 67, 1, 70}, {shaders.F32, 68, 2049, 0, 2049},
-		{shaders.F16, 8, 5, 0, 8}, {shaders.F16, 264, 63, 1, 64}, {shaders.F16, 24, 8193, 0, 8193},
-		{shaders.Q8, 64, 64, 0, 64}, {shaders.Q8, 576, 65, 3, 70}, {shaders.Q8, 64, 2051, 0, 2051},
-		{shaders.Q4, 32, 31, 0, 31}, {shaders.Q4, 1056, 66, 7, 73}, {shaders.Q4, 96, 3000, 0, 3000},
+		{shaders.F32, 1, 1, 0, 1}, {shaders.F32, 7, 3, 2, 6}, {shaders.F32, 4, 1, 0, 1}, {shaders.F32, 132, 67, 1, 70},
+		{shaders.F16, 8, 5, 0, 8}, {shaders.F16, 264, 63, 1, 64},
+		{shaders.Q8, 64, 64, 0, 64}, {shaders.Q8, 576, 65, 3, 70},
+		{shaders.Q4, 32, 31, 0, 31}, {shaders.Q4, 1056, 66, 7, 73},
 	} {
-		for i, T := range []uint32{1, 2, 5, 9, 17, 64, 65, 131} {
-			if T*size.F > 1<<18 && size.F > 1<<12 {
-				continue
-			}
-			n := uint32(i)
-			cases = append(cases, shaders.LinearCase(size.f, shaders.LinearParams{T: T, K: size.K, F: size.F, F0: size.F0, Stride: size.Stride, Act: n % 4, Bias: n % 2, Residual: (n + 1) / 2 % 2}))
+		for _, T := range []uint32{1, 2, 5, 9, 17, 64, 65, 131} {
+			add(size.f, T, size.K, size.F, size.F0, size.stride)
 		}
 	}
+	// Several features a workgroup, and large tiles.
+	for f, K := range [...]uint32{shaders.F32: 36, shaders.F16: 40, shaders.Q8: 64, shaders.Q4: 96} {
+		add(shaders.Format(f), 1, K, 2049, 0, 2049)
+		add(shaders.Format(f), 3, K, 8195, 1, 8200)
+		add(shaders.Format(f), 11, K, 8194, 0, 8194)
+		add(shaders.Format(f), 130, K, 3071, 2, 3073)
+	}
+	// More workgroups than one dimension may have.
+	add(shaders.F32, 1, 4, 65537*4+1, 0, 65537*4+1)
+	add(shaders.F32, 2, 1, 65537*32+1, 0, 65537*32+1)
 	kerneltest.Run(t, cases)
+}
+
+// TestLinearByHand holds the twin, which all devices are compared with, to values worked out by hand.
+func TestLinearByHand(t *testing.T) {
+	word := math.Float32bits
+	for _, c := range []struct {
+		act            uint32
+		bias, residual uint32
+		want           [6]float32 // rows of 3, of which columns 1 and 2 are written
+	}{
+		{shaders.ActNone, 0, 0, [6]float32{9, 4, -1, 9, 10, -1}},
+		{shaders.ActReLU, 0, 0, [6]float32{9, 4, 0, 9, 10, 0}},
+		{shaders.ActNone, 1, 0, [6]float32{9, 4.5, 1, 9, 10.5, 1}},
+		{shaders.ActReLU, 0, 1, [6]float32{9, 104, 200, 9, 410, 500}},
+		{shaders.ActQuickGELU, 0, 0, [6]float32{9, 3.9955852, -0.15420423, 9, 10, -0.15420423}},
+		{shaders.ActGELU, 0, 0, [6]float32{9, 3.9998733, -0.15865526, 9, 10, -0.15865526}},
+	} {
+		p := shaders.LinearParams{T: 2, K: 2, F: 2, F0: 1, Stride: 3, Act: c.act, Bias: c.bias, Residual: c.residual}
+		y := []uint32{word(9), 0, 0, word(9), 0, 0}
+		buffers := [][]uint32{
+			{word(1), word(2), word(3), word(4)},  // x
+			{word(2), word(1), word(1), word(-1)}, // w
+			{0},
+			{word(0.5), word(2)},
+			{0, word(100), word(200), 0, word(400), word(500)},
+			y,
+		}
+		d := shaders.Linear(gpu.Info{Software: true}, shaders.F32, p)
+		d.Kernel.Twin(gpu.Call{Params: d.Params, Buffers: buffers})
+		for i, want := range c.want {
+			if got := math.Float32frombits(y[i]); math.Abs(float64(got-want)) > 1e-6 {
+				t.Errorf("Linear(%+v)[%d] = %g, want %g", p, i, got, want)
+			}
+		}
+	}
+}
+
+// TestLinearShort gives the twin a weight matrix that is too small: the cpu device must answer with an error.
+func TestLinearShort(t *testing.T) {
+	c := shaders.LinearCase(shaders.F16, shaders.LinearParams{T: 9, K: 512, F: 64, Stride: 64})
+	c.Buffers[1] = c.Buffers[1][:len(c.Buffers[1])/2]
+	dev := cpu.New()
+	defer dev.Close()
+	if _, err := c.Run(dev, dev.Info()); !errors.Is(err, gpu.ErrInvalid) {
+		t.Errorf("Linear with half a matrix gave %v, want an error that is gpu.ErrInvalid", err)
+	}
+}
+
+func TestLinearVariants(t *testing.T) {
+	software, hardware, fixed, varying := gpu.Info{Software: true}, gpu.Info{}, gpu.Info{}, gpu.Info{}
+	fixed.Features = gpu.Features{Subgroups: true, SubgroupMin: 32, SubgroupMax: 32}
+	varying.Features = gpu.Features{Subgroups: true, SubgroupMin: 8, SubgroupMax: 32}
+	for _, c := range []struct {
+		info    gpu.Info
+		f       shaders.Format
+		T, K, F uint32
+		want    string
+		groups  [3]int
+	}{
+		{software, shaders.F32, 3, 7, 100, "linear", [3]int{5, 1, 1}},
+		{hardware, shaders.F32, 3, 7, 100, "linear", [3]int{5, 1, 1}},
+		{software, shaders.Q8, 1, 64, 1000, "linear_block.q8.TOKENS1", [3]int{4, 1, 1}},
+		{software, shaders.Q4, 9, 64, 1000, "linear_block.q4.TOKENS4", [3]int{12, 1, 1}},
+		{hardware, shaders.F16, 1, 64, 768, "linear_row.f16.group.ROWS1.TOKENS1", [3]int{768, 1, 1}},
+		{varying, shaders.F16, 3, 64, 3072, "linear_row.f16.subgroups.ROWS2.TOKENS4", [3]int{1536, 1, 1}},
+		{fixed, shaders.Q4, 1, 64, 50272, "linear_row.q4.subgroup.ROWS4.TOKENS1.WG32", [3]int{12568, 1, 1}},
+		{fixed, shaders.Q4, 9, 64, 65536, "linear_row.q4.subgroup.ROWS4.TOKENS8.WG32", [3]int{32768, 1, 1}},
+		{fixed, shaders.Q4, 17, 64, 65536, "linear_tile64.q4", [3]int{1024, 1, 1}},
+		{fixed, shaders.Q4, 65, 64, 65536, "linear_tile.q4", [3]int{512, 1, 1}},
+		{fixed, shaders.Q4, 256, 64, 768, "linear_tile64.q4", [3]int{48, 1, 1}},
+	} {
+		d := shaders.Linear(c.info, c.f, shaders.LinearParams{T: c.T, K: c.K, F: c.F, Stride: c.F})
+		if d.Kernel.Name != c.want || d.Groups != c.groups {
+			t.Errorf("Linear(T %d, K %d, F %d) = %s in %v groups, want %s in %v", c.T, c.K, c.F, d.Kernel.Name, d.Groups, c.want, c.groups)
+		}
+	}
 }
 
 // BenchmarkLinear runs OPT-125m's first feed-forward matrix; GB/s counts the bytes of the weights.

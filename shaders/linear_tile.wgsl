@@ -1,5 +1,5 @@
 //#kernel linear
-// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[f]) + residual[t, F0+f], for many tokens: a workgroup makes a tile of 128 tokens × 128 features,
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], for many tokens: a workgroup makes a tile of 128 tokens × 128 features,
 // an invocation 8 × 8 of it, in accumulators that each have a name: an array indexed in a loop would leave the registers.
 
 struct Params {
@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (T,K)
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
 @group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
-@group(0) @binding(4) var<storage, read> bias: array<f32>; // (F)
+@group(0) @binding(4) var<storage, read> bias: array<f32>; // (Stride), only F0 to F0+F are read
 @group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
 @group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
 
@@ -26,14 +26,15 @@ const SIDE: u32 = 128u; // tokens and features of a tile
 const DEEP: u32 = 16u; // values of K in workgroup memory at a time
 const QUADS: u32 = 32u; // SIDE / 4
 const STEPS: u32 = 4u; // DEEP / 4
+const SPACE: u32 = 512u; // DEEP * QUADS
 
 //#import weight
 //#import linear_out
 //#import grid
 
 // DEEP × SIDE values each, turned so that four tokens or features with one k are one vec4; 16 KiB together.
-var<workgroup> xs: array<vec4<f32>, DEEP * QUADS>;
-var<workgroup> ws: array<vec4<f32>, DEEP * QUADS>;
+var<workgroup> xs: array<vec4<f32>, SPACE>;
+var<workgroup> ws: array<vec4<f32>, SPACE>;
 
 // Where four tokens or features lie for one k: shifted by k, so that neighbouring invocations write to different banks.
 fn place(k: u32, quad: u32) -> u32 {

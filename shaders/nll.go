@@ -49,7 +49,7 @@ func nllCases() []Case {
 }
 
 // NLLCase makes a case of NLL: logits around 100, in steps of ½ so that many are equal; the labels are in turn the best column, a column, the
-// last of the best columns, and none.
+// last of the best columns, and two that are no column.
 func NLLCase(p NLLParams) Case {
 	R, V := int(p.R), int(p.V)
 	logits, labels := Random(1, R*V), make([]uint32, R)
@@ -67,7 +67,7 @@ func NLLCase(p NLLParams) Case {
 				last = v
 			}
 		}
-		labels[r] = []uint32{uint32(first), uint32((37 * r) % V), uint32(last), IgnoreLabel}[r%4]
+		labels[r] = []uint32{uint32(first), uint32((37 * r) % V), uint32(last), IgnoreLabel, p.V}[r%5]
 	}
 	return Case{
 		Name:     "nll",

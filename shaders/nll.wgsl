@@ -14,6 +14,7 @@ const WG: u32 = 256u;
 
 //#import grid
 //#import reduce
+//#import best
 //#import reduce_best
 
 @compute @workgroup_size(WG)
@@ -46,6 +47,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         y[2u * r + 1u] = 0.0;
         return;
     }
-    y[2u * r] = log(sum) + largest - logits[start + label];
+    y[2u * r] = log(sum) + (largest - logits[start + label]);
     y[2u * r + 1u] = select(0.0, 1.0, best.row == label);
 }

@@ -15,8 +15,13 @@ const noRow = math.MaxUint32
 // TopK finds the K best of each block of scores: scores (N) f32, index (N) u32 → out_scores (blocks,K) f32, out_rows (blocks,K) u32, best first.
 // The larger score is better, of equal scores the lower row number; NaN never counts; places that remain get −∞ and row 0xffffffff.
 // index holds the scores' row numbers where p.Indexed is 1, and is not read otherwise. TopKPasses says how to get from blocks to all scores.
-func TopK(_ gpu.Info, p TopKParams) Dispatch {
-	return Dispatch{kernel(variant{file: "top_k"}, topKKernel(topKTwin)), p.encode(), grid(p.blocks())}
+func TopK(info gpu.Info, p TopKParams) Dispatch {
+	v, groups := variant{file: "top_k"}, p.blocks()
+	// In the worst case, rising scores, the software text goes through K rounds a score, and lavapipe ends an invocation's loops after 65535.
+	if info.Software && int(p.Block)*(int(p.K)+1)+int(p.K) < 1<<16 {
+		v.file, groups = "top_k_software", ceil(groups, topKSoftwareWG)
+	}
+	return Dispatch{kernel(v, topKKernel(topKTwin)), p.encode(), grid(groups)}
 }
 
 func (p TopKParams) blocks() int { return max(1, ceil(int(p.N), int(p.Block))) }

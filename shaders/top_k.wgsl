@@ -17,15 +17,9 @@ struct Params {
 const WG: u32 = 256u;
 
 //#import grid
+//#import best
 //#import reduce_best
-
-fn candidate(i: u32) -> Best {
-    if (p.Indexed == 0u) {
-        return Best(order_key(scores[i]), i);
-    }
-    let row = index[i];
-    return Best(select(order_key(scores[i]), 0u, row == NOTHING.row), row);
-}
+//#import candidate
 
 // The best of scores first, first+WG, … below end that comes after `last`.
 fn next_after(last: Best, first: u32, end: u32) -> Best {
@@ -53,9 +47,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let best = best_over_group(mine, lane);
         if (lane == 0u) {
             out_scores[n * p.K + k] = key_bits(best.key);
-            out_rows[n * p.K + k] = select(best.row, NOTHING.row, best.key == 0u);
+            out_rows[n * p.K + k] = best.row;
         }
-        if (best.key != 0u && mine.key == best.key && mine.row == best.row) {
+        if (best.key != NOTHING.key && mine.key == best.key && mine.row == best.row) {
             mine = next_after(best, start + lane, end);
         }
     }

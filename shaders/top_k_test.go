@@ -23,7 +23,11 @@ func TestTopK(t *testing.T) {
 			}
 		}
 	}
-	kerneltest.Run(t, append(cases, shaders.TopKCase(shaders.TopKParams{N: 3001, K: 1024, Block: 2048})))
+	rising := shaders.TopKCase(shaders.TopKParams{N: 4100, K: 14, Block: 4096})
+	for i := range rising.Buffers[0] {
+		rising.Buffers[0][i] = math.Float32bits(float32(i))
+	}
+	kerneltest.Run(t, append(cases, rising, shaders.TopKCase(shaders.TopKParams{N: 3001, K: 1024, Block: 2048})))
 }
 
 func TestTopKTwin(t *testing.T) {
@@ -111,4 +115,13 @@ func TestTopKAll(t *testing.T) {
 			}
 		}
 	})
+}
+
+// BenchmarkTopK runs the first pass over a million scores; GB/s counts the scores.
+func BenchmarkTopK(b *testing.B) {
+	const n = 1_000_000
+	p := shaders.TopKPasses(n, 10)[0]
+	c := shaders.TopKCase(p)
+	c.Buffers[0] = shaders.Random(1, n)
+	kerneltest.Bench(b, "10", c, 0, 4*n)
 }

@@ -4,6 +4,7 @@ package verify
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,10 +57,7 @@ func (v *verification) fromage() error {
 	}
 	var want expectedJSON
 	generate := map[string]json.RawMessage{}
-	if err := json.Unmarshal(raw, &want); err == nil {
-		err = json.Unmarshal(raw, &generate)
-	}
-	if err != nil {
+	if err := errors.Join(json.Unmarshal(raw, &want), json.Unmarshal(raw, &generate)); err != nil {
 		return fmt.Errorf("verify: %s: %w", filepath.Join(v.dir, "expected.json"), err)
 	}
 	done, err := v.load(compiler.Options{
@@ -97,7 +95,8 @@ func (v *verification) fromage() error {
 	return v.inference(want, images)
 }
 
-// generate runs FromageModel.generate from given embeddings and compares tokens, logits before the [RET] rule and normalised text embeddings.
+// generate runs FromageModel.generate from given embeddings and compares tokens, logits and normalised text embeddings. The reference lists the logits
+// after the [RET] rule, which it applies in place.
 func (v *verification) generate(name string, a arguments) error {
 	rows, err := v.want.rows(name + "inputs_embeds")
 	if err != nil {
@@ -115,7 +114,7 @@ func (v *verification) generate(name string, a arguments) error {
 	}
 	sampler := runner.NewSampler(a.options(), v.r.RET())
 	var got []int
-	var logits, ruled, embeddings [][]float32
+	var logits, embeddings [][]float32
 	for i := range want {
 		out, err := v.r.Outputs(v.ctx, s)
 		if err != nil {
@@ -125,12 +124,11 @@ func (v *verification) generate(name string, a arguments) error {
 			embeddings = append(embeddings, runner.Normalised(e))
 		}
 		last := out.Logits[len(out.Logits)-1]
-		logits = append(logits, append([]float32(nil), last...))
-		ruled = append(ruled, last)
-		got = append(got, sampler.Next(last, i))
+		got = append(got, sampler.Next(last, i)) // changes last
+		logits = append(logits, last)
 		s.AppendTokens(runner.Token{ID: got[i]})
 	}
-	v.ids(name+"output_ids", got, want, ruled)
+	v.ids(name+"output_ids", got, want, logits)
 	if err := v.tensor(name+"logits", flat(logits)); err != nil {
 		return err
 	}
@@ -161,7 +159,7 @@ func (v *verification) pickled() (*pickled, error) {
 	if err := v.tensor("index.embeddings_raw", flat); err != nil {
 		return nil, err
 	}
-	x, err := index.New(index.Header{D: f.D})
+	x, err := index.New(index.Header{D: f.D, DType: index.F32})
 	if err != nil {
 		return nil, err
 	}

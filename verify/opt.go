@@ -12,6 +12,7 @@ import (
 	"fromage/compiler"
 	"fromage/runner"
 	"fromage/tokenizer"
+	"fromage/tokenizer/sugarme"
 )
 
 // opt verifies OPTForCausalLM: logits, hidden states, loss, embeddings as input, greedy generation with and without KV cache, tokenisation.
@@ -152,12 +153,7 @@ func (v *verification) greedy(prompt []int, n int, cache bool) (ids []int, logit
 			return nil, nil, err
 		}
 		last := out.Logits[len(out.Logits)-1]
-		best := 0
-		for i, l := range last {
-			if l > last[best] {
-				best = i
-			}
-		}
+		best := argmax(last)
 		ids, logits = append(ids, best), append(logits, last)
 		s.AppendTokens(runner.Token{ID: best})
 	}
@@ -193,6 +189,7 @@ func (v *verification) tokenization() error {
 	}
 	tok.AddSpecialTokens("<|image|>")
 	tok.AddTokens("[RET]")
+	sugar := sugarme.New(tok)
 	c := Check{Name: "tokenization", Values: len(file.Cases)}
 	differ := func(format string, args ...any) {
 		if c.Mismatch == "" {
@@ -208,6 +205,9 @@ func (v *verification) tokenization() error {
 		}
 		if got := tok.Encode(t.Text, false); !slices.Equal(got, t.IDsNoBOS) {
 			differ("%q without </s>: want %v, have %v", t.Text, t.IDsNoBOS, got)
+		}
+		if got, err := sugar.Encode(t.Text, true); err != nil || !slices.Equal(got, t.IDs) {
+			differ("%q through sugarme/tokenizer: want %v, have %v, %v", t.Text, t.IDs, got, err)
 		}
 		if got := tok.Decode(t.IDs, true); got != t.Decoded {
 			differ("%v: want %q, have %q", t.IDs, t.Decoded, got)

@@ -70,9 +70,7 @@ func (a *app) why(used gpu.Info) string {
 	case a.device != "auto":
 		return "--device " + a.device + " asks for it"
 	case used.Host == "cpu":
-		return "there is no WebGPU adapter, so the kernels' Go twins compute"
-	case used.Software:
-		return "it is the only WebGPU adapter: a CPU that plays a GPU, still faster than the Go twins"
+		return "there is no hardware GPU, and the kernels' Go twins are faster than a software one"
 	}
 	return "it is the fastest WebGPU adapter"
 }
@@ -139,7 +137,11 @@ func describeDevice(i gpu.Info) string {
 	}
 	var has []string
 	if i.Features.Subgroups {
-		has = append(has, fmt.Sprintf("subgroups %d–%d", i.Features.SubgroupMin, i.Features.SubgroupMax))
+		sizes := ""
+		if i.Features.SubgroupMax > 0 {
+			sizes = fmt.Sprintf(" of %d to %d", i.Features.SubgroupMin, i.Features.SubgroupMax)
+		}
+		has = append(has, "subgroups"+sizes)
 	}
 	if i.Features.F16 {
 		has = append(has, "f16")

@@ -45,6 +45,9 @@ type Tensor struct {
 	data rowSource
 }
 
+// File gives the path of the file that the tensor is in.
+func (t Tensor) File() string { return t.file }
+
 // rowSource gives rows [first, first+n) as they are stored, little-endian and
 // row-major. len(dst) is the rows' size in bytes.
 type rowSource interface {

@@ -1,16 +1,15 @@
 // One vec4<u32> of a weight row: 8 values.
-const CHUNK: u32 = 2u;
+const CHUNK: u32 = 2u; // vec4s of values in it
 
 struct Chunk {
-    v0: vec4<f32>,
-    v1: vec4<f32>,
+    q: vec4<u32>,
 }
 
 fn chunk(row: u32, i: u32) -> Chunk {
-    let q = w[row * (p.K >> 3u) + i];
-    return Chunk(vec4<f32>(unpack2x16float(q.x), unpack2x16float(q.y)), vec4<f32>(unpack2x16float(q.z), unpack2x16float(q.w)));
+    return Chunk(w[row * (p.K >> 3u) + i]);
 }
 
-fn dot_chunk(c: Chunk, at: u32) -> f32 {
-    return dot(c.v0, x[at]) + dot(c.v1, x[at + 1u]);
+fn chunk4(c: Chunk, j: u32) -> vec4<f32> {
+    let q = select(c.q.xy, c.q.zw, j == 1u);
+    return vec4<f32>(unpack2x16float(q.x), unpack2x16float(q.y));
 }

@@ -1,14 +1,14 @@
 // One vec4<u32> of a weight row: 4 values.
-const CHUNK: u32 = 1u;
+const CHUNK: u32 = 1u; // vec4s of values in it
 
 struct Chunk {
-    v: vec4<f32>,
+    q: vec4<u32>,
 }
 
 fn chunk(row: u32, i: u32) -> Chunk {
-    return Chunk(weight4(row, i));
+    return Chunk(w[row * (p.K >> 2u) + i]);
 }
 
-fn dot_chunk(c: Chunk, at: u32) -> f32 {
-    return dot(c.v, x[at]);
+fn chunk4(c: Chunk, j: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(c.q);
 }

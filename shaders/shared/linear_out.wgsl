@@ -24,7 +24,7 @@ fn activate(v: f32) -> f32 {
 fn store(t: u32, f: u32, sum: f32) {
     var v = sum;
     if (p.Bias == 1u) {
-        v += bias[f];
+        v += bias[p.F0 + f];
     }
     v = activate(v);
     let i = t * p.Stride + p.F0 + f;

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fromage/compiler"
+	"fromage/shaders"
+)
+
+func (a *app) compileCommand() *cobra.Command {
+	var o compiler.Options
+	dtype := "f16"
+	var notes []string
+	c := &cobra.Command{
+		Use:   "compile --opt DIR --clip DIR --heads DIR -o FILE",
+		Short: "make a bundle of an OPT, a CLIP and FROMAGe's heads",
+		Long: `Make a bundle of checkpoints: folders as Hugging Face lays them out (safetensors or PyTorch files, whole or in shards), and the heads as FROMAGe's
+release has them (model_args.json and pretrained_ckpt.pth.tar), or as safetensors. No code in a checkpoint is run. Without --heads, OPT or CLIP can be
+compiled alone. Nothing is left behind when it fails, and a bundle that is there stays until the new one is complete.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if o.Out == "" {
+				return errors.New("compile: want -o FILE")
+			}
+			if o.OPT == "" && o.CLIP == "" {
+				return errors.New("compile: want --opt DIR or --clip DIR or both")
+			}
+			if o.DType, err = shaders.ParseFormat(dtype); err != nil {
+				return fmt.Errorf("--dtype: %w", err)
+			}
+			if o.Notes, err = parseNotes(notes); err != nil {
+				return err
+			}
+			line := a.startProgress("compiling "+o.Out, "B")
+			o.Progress = func(p compiler.Progress) { line.set(p.Done, p.Total) }
+			err = compiler.Compile(c.Context(), o)
+			a.endProgress()
+			if err != nil {
+				return err
+			}
+			return a.compiled(o.Out)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&o.OPT, "opt", "", "the `FOLDER` of an OPT checkpoint, with its tokenizer")
+	flags.StringVar(&o.CLIP, "clip", "", "the `FOLDER` of a CLIP checkpoint; its text tower is left out")
+	flags.StringVar(&o.Heads, "heads", "", "FROMAGe's trained heads, a `FOLDER` or a .pth.tar or .safetensors file")
+	flags.StringVar(&dtype, "dtype", dtype, "of the weight matrices: f32, f16, q8 (8 bits and a scale) or q4")
+	flags.StringVarP(&o.Out, "output", "o", "", "the bundle, a `FILE`")
+	flags.StringArrayVar(&notes, "note", nil, "a `NAME=TEXT` to keep in the bundle, such as a licence; may come again")
+	return c
+}
+
+// parseNotes reads NAME=TEXT.
+func parseNotes(notes []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, n := range notes {
+		name, text, ok := strings.Cut(n, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--note: want NAME=TEXT, have %q", n)
+		}
+		out[name] = text
+	}
+	return out, nil
+}
+
+// compiled says what was made.
+func (a *app) compiled(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.writeJSON(map[string]any{"bundle": name, "bytes": info.Size()})
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s: %s\n", name, byteSize(info.Size()))
+	return err
+}
