@@ -162,12 +162,15 @@ class Session {
       device.queue.submit([encoder.finish()]);
     } finally {
       const words = this.words.slice(0, count);
-      const scope = device.popErrorScope().then(error => {
-        this.scopes.delete(scope);
-        if (error) {
-          this.onfailure(kindOf(error), `${this.namesIn(words)}: ${error.message}`);
-        }
-      });
+      const scope = device
+        .popErrorScope()
+        .catch(() => null) // of a lost device, which is told otherwise
+        .then(error => {
+          this.scopes.delete(scope);
+          if (error) {
+            this.onfailure(kindOf(error), `${this.namesIn(words)}: ${error.message}`);
+          }
+        });
       this.scopes.add(scope);
     }
   }
