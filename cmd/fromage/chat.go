@@ -42,21 +42,15 @@ type chat struct {
 
 const chatHelp = `A line is a turn: text, and pictures by path anywhere in it (typed, quoted, or dragged onto the terminal); gallery:PATH is one of the gallery.
 Ctrl-C stops an answer. A line that begins with a slash is a command:
+  /find TEXT       pictures for a caption, such as "an emoji of violin", apart from the conversation
   /set NAME VALUE  change a setting    /show   settings and how full the context is
   /retry           answer again        /undo   take the last turn back
   /reset           begin anew          /save FILE  write the conversation: .html with pictures, .json, else text
   /help            this                /quit   end (Ctrl-D)
 `
 
-// chatOptions are the settings that a conversation begins with: pictures come more eagerly than with the reference's defaults.
-func chatOptions() runner.Options {
-	o := runner.DefaultOptions()
-	o.RetScaleFactor = 2
-	return o
-}
-
 func (a *app) chatCommand() *cobra.Command {
-	o := chatOptions()
+	o := runner.DefaultOptions()
 	raw := false
 	c := &cobra.Command{
 		Use:   "chat",
@@ -235,6 +229,8 @@ func (ch *chat) command(ctx context.Context, line string) error {
 	case f[0] == "/reset":
 		ch.seq.Close()
 		ch.seq, ch.turns = ch.r.NewSequence(), nil
+	case f[0] == "/find":
+		return ch.find(ctx, strings.TrimSpace(strings.TrimPrefix(line, "/find")))
 	case f[0] == "/undo":
 		_, err := ch.undo()
 		return err
@@ -252,6 +248,28 @@ func (ch *chat) command(ctx context.Context, line string) error {
 		return ch.save(name)
 	default:
 		return fmt.Errorf("there is no command %s: /help lists them", f[0])
+	}
+	return nil
+}
+
+// find lists pictures for a prompt of its own; the conversation does not hear of it.
+func (ch *chat) find(ctx context.Context, line string) error {
+	items := parseLine(line)
+	if items == nil {
+		return errors.New("want /find TEXT, such as /find an emoji of violin")
+	}
+	if ch.album == nil {
+		return errors.New("there are no pictures to find: start with -i INDEX")
+	}
+	e, err := retrieve(ctx, ch.r, ch.album, items, runner.RetrieveOptions{MaxImgPerRet: max(4, ch.opt.MaxImgPerRet)})
+	if err != nil {
+		return err
+	}
+	if ch.lines {
+		return ch.a.writeLine(e)
+	}
+	for _, p := range e.Answer {
+		writePictures(ch.w, p)
 	}
 	return nil
 }
