@@ -18,8 +18,7 @@ class Session {
   onlost = () => {};
   onfailure = () => {};
 
-  constructor(adapter, device) {
-    this.adapter = adapter;
+  constructor(device) {
     this.device = device;
     this.buffers = new Map(); // by handle: {buffer, hashes}, hashes being those of the bind groups that hold it
     this.pipelines = new Map(); // by handle: {name, pipeline, layout, params}
@@ -90,7 +89,7 @@ class Session {
   // read resolves to {view, buffer}, once all that was submitted before is done: view is a Uint8Array of size bytes, good until unmap.
   async read(handle, offset, size) {
     const {device} = this;
-    let i = this.staging.findIndex(b => b.size >= size);
+    const i = this.staging.findIndex(b => b.size >= size);
     let buffer = i >= 0 ? this.staging.splice(i, 1)[0] : null;
     if (!buffer) {
       let room = 1 << 16;
@@ -300,5 +299,5 @@ function kindOf(error) {
 
 globalThis.fromageGPU = {
   version: 1,
-  open: (adapter, device) => new Session(adapter, device),
+  open: device => new Session(device),
 };

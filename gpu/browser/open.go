@@ -83,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Device, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return newDevice(script.Call("open", adapter, device), describe(adapter, limits, features)), nil
+	return newDevice(script.Call("open", device), describe(adapter, limits, features)), nil
 }
 
 func requestAdapter(ctx context.Context, root js.Value, o Options) (js.Value, error) {
