@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,12 +57,14 @@ func (a *app) ask(ctx context.Context, r *runner.Runner, x *album, items []item,
 		}
 		return a.writeJSON(e)
 	}
+	began := time.Now()
 	s := &stream{w: a.stdout, album: x}
 	e, err := exchangeOnce(ctx, r, x, items, o, s.emit)
 	s.endLine()
 	if err != nil {
 		return err
 	}
+	a.log.Info("answered", "tokens", e.Tokens, "stop", e.Stop, "seconds", time.Since(began).Seconds())
 	if e.Stop == "context" {
 		fmt.Fprintf(a.stderr, "fromage: the answer was cut: prompt and answer fill the model's %d positions\n", r.Settings().MaxPositions)
 	}

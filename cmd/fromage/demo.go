@@ -17,7 +17,7 @@ import (
 var (
 	demoCaptions  = []string{"noto/01400.webp", "fxemoji/00120.webp", "fluent3d/00862.webp", "noto/01189.webp"}
 	demoDialogues = [][]string{
-		{galleryPrefix + "fluent3d/01704.webp What is this?"},
+		{galleryPrefix + "fxemoji/00252.webp What is this?"},
 		{galleryPrefix + "fxemoji/00120.webp", "What is an island?", "What is a desert?"},
 	}
 	demoPrompts    = []string{"an emoji of microscope", "a flat emoji of monkey", "a 3d emoji of alarm clock", "a clipart drawing of world map"}

@@ -82,8 +82,15 @@ func (a *app) indexBuildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer x.Close()
-			return a.fill(c.Context(), r, x, output, work)
+			err = a.fill(c.Context(), r, x, output, work)
+			empty := x.Rows() == 0
+			if closed := x.Close(); err == nil {
+				err = closed
+			}
+			if err != nil && empty {
+				os.Remove(output)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "the index, a `FILE` that is not there yet")
@@ -469,11 +476,7 @@ func decodeOne(r *runner.Runner, s source) decoded {
 		return d
 	}
 	d.meta.Hash = sha256.Sum256(data)
-	h, w := r.Vision().Shape()
-	d.pixels = make([]float32, 3*h*w)
-	if err := r.Vision().Process(data, d.pixels); err != nil {
-		d.err = fmt.Errorf("%s: %w", s.file, err)
-	}
+	d.pixels, d.err = process(r.Vision(), s.file, data)
 	return d
 }
 
@@ -511,7 +514,7 @@ func (a *app) fill(ctx context.Context, r *runner.Runner, x *index.Index, name s
 	for _, line := range f.bad {
 		fmt.Fprintln(a.stderr, "fromage: left out:", line)
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) && x.Rows() > 0 {
 		fmt.Fprintf(a.stderr, "fromage: stopped: %s has %d rows; go on with: fromage index add -i %s …\n", name, x.Len(), name)
 	}
 	if err != nil {
