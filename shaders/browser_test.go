@@ -8,17 +8,15 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"sort"
-	"syscall"
 	"testing"
 	"time"
 
 	"fromage/gpu"
+	"fromage/internal/browserhost"
 	"fromage/shaders"
 )
 
@@ -48,9 +46,9 @@ fn main() {
 // TestBrowser makes a pipeline of every kernel with a browser's own WGSL compiler, which refuses barriers and names that wgpu-native takes.
 // Without a browser it is skipped, and fails where FROMAGE_REQUIRE_BROWSER is 1.
 func TestBrowser(t *testing.T) {
-	path, err := findBrowser()
+	path, err := browserhost.Find()
 	if err != nil {
-		if os.Getenv("FROMAGE_REQUIRE_BROWSER") == "1" {
+		if browserhost.Required() {
 			t.Fatal(err)
 		}
 		t.Skipf("NO BROWSER: no kernel was compiled with a browser's compiler: %v", err)
@@ -72,52 +70,23 @@ func TestBrowser(t *testing.T) {
 	})
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	startBrowser(t, path, server.URL)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(ended)
+		ended <- browserhost.Open(ctx, path, server.URL)
+	}()
+	defer func() {
+		cancel()
+		for range ended { // until the browser is gone
+		}
+	}()
 	select {
 	case body := <-results:
 		checkResult(t, kernels, body)
-	case <-time.After(90 * time.Second):
-		t.Fatalf("%s has not answered in 90 s", path)
+	case err := <-ended:
+		t.Fatalf("the page has not answered: %v", errors.Join(err, ctx.Err()))
 	}
-}
-
-func findBrowser() (string, error) {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("neither chromium nor google-chrome is in PATH")
-}
-
-// startBrowser opens url in a headless browser that ends, with all its processes, when the test does.
-func startBrowser(t *testing.T, path, url string) {
-	t.Helper()
-	profile, err := os.MkdirTemp("", "fromage-browser-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--enable-unsafe-webgpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+profile, url)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	if err := cmd.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait() // killed, so always an error
-		// The group's other processes may write to the profile for a moment yet.
-		for range 20 {
-			if os.RemoveAll(profile) == nil {
-				return
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		t.Logf("%s is left over", profile)
-	})
 }
 
 // browserKernels returns every kernel of Cases in every variant that some browser may get.

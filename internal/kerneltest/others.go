@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !cgo || js || wasip1
+//go:build !js && (!cgo || wasip1)
 
 package kerneltest
 

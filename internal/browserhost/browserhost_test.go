@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package browserhost
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// need returns the browser's path; without one it skips, loudly, and fails where FROMAGE_REQUIRE_BROWSER is 1.
+func need(t *testing.T) string {
+	t.Helper()
+	path, err := Find()
+	if err == nil {
+		return path
+	}
+	if Required() {
+		t.Fatal(err)
+	}
+	t.Skipf("SKIPPED, NOTHING TESTED: %v", err)
+	return ""
+}
+
+// program builds the test program.
+func program(t *testing.T) Program {
+	t.Helper()
+	dir, err := filepath.Abs("testdata/program")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Program{Wasm: filepath.Join(t.TempDir(), "program.wasm"), Dir: dir, Root: filepath.Join(dir, "../../../.."), Env: []string{"FROMAGE_TEST=a=b", "TMPDIR=/tmp"}}
+	build := exec.Command("go", "build", "-o", p.Wasm, "./testdata/program")
+	build.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return p
+}
+
+func TestRun(t *testing.T) {
+	path := need(t)
+	built := program(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	main, err := os.ReadFile("testdata/program/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines strings.Builder
+	for i := range 20000 {
+		lines.WriteString("line ")
+		lines.WriteString(strconv.Itoa(i))
+		lines.WriteString("\n")
+	}
+	for _, c := range []struct {
+		args           string
+		page           bool
+		code           int
+		stdout, stderr string // the one whole, the other a part
+	}{
+		{"hello a b", false, 7, "arguments [a b] in program with a=b\n", "to stderr\nconsole.warn: from console\n"},
+		{"hello a b", true, 7, "arguments [a b] in program with a=b\n", "to stderr\nconsole.warn: from console\n"},
+		{"where", false, 0, "worker true script true\neval false\n", ""},
+		{"where", true, 0, "worker false script true\neval false\n", ""},
+		{"output", false, 0, lines.String(), ""},
+		{"files", false, 0, "exec has [- main.go]\nmain.go is changed true\n", ""},
+		{"panic", false, 2, "", "assignment to entry in nil map"},
+	} {
+		t.Run(strings.ReplaceAll(c.args, " ", "_"), func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			p := built
+			p.Args, p.Page, p.Stdout, p.Stderr = strings.Fields(c.args), c.page, &stdout, &stderr
+			code, err := p.Run(t.Context(), path)
+			if code != c.code || err != nil || stdout.String() != c.stdout || !strings.Contains(stderr.String(), c.stderr) {
+				t.Errorf("Run(%s) = %d, %v, want %d; stdout %q, want %q; stderr %q, want %q", c.args, code, err, c.code,
+					short(stdout.String()), short(c.stdout), short(stderr.String()), c.stderr)
+			}
+		})
+	}
+	if after, err := os.ReadFile("testdata/program/main.go"); err != nil || !bytes.Equal(after, main) {
+		t.Errorf("the program changed a file of the host's: %v", err)
+	}
+	gone(t)
+}
+
+func short(s string) string { return s[:min(len(s), 500)] }
+
+// A program that never waits is stopped from without, and nothing is left of its browser.
+func TestRunStops(t *testing.T) {
+	path := need(t)
+	p := program(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, arg := range []string{"loop", "sleep"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		var out bytes.Buffer
+		p.Args, p.Stdout, p.Stderr = []string{arg}, &out, &out
+		if _, err := p.Run(ctx, path); err == nil || !strings.Contains(err.Error(), "deadline") {
+			t.Errorf("Run of a program that hangs in a %s = %v, want a deadline's error", arg, err)
+		}
+		if arg == "loop" && out.String() != "looping\n" {
+			t.Errorf("what the program wrote before it hung: %q, want looping", out.String())
+		}
+	}
+	gone(t)
+}
+
+func TestOpenFails(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	if err := Open(t.Context(), "/no/such/browser", "about:blank"); err == nil || !strings.Contains(err.Error(), "/no/such/browser") {
+		t.Errorf("Open of no browser = %v, want an error that names it", err)
+	}
+	if err := Open(t.Context(), "true", "about:blank"); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("Open of a browser that ends = %v, want an error that says so", err)
+	}
+	gone(t)
+}
+
+// gone says that no profile is left in the temporary folder and no process that uses one.
+func gone(t *testing.T) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "browserhost-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left over: %v %v", left, err)
+	}
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range lines {
+		if line, err := os.ReadFile(name); err == nil && bytes.Contains(line, []byte(os.TempDir()+"/browserhost-")) {
+			t.Errorf("left over: %s: %q", name, short(string(line)))
+		}
+	}
+}
