@@ -21,7 +21,7 @@ func (a *app) askCommand() *cobra.Command {
 		Long: `Continue a prompt of pictures and text, and retrieve pictures for every [RET] that the model answers with.
 The text goes to the model as it is; a question is asked as it was trained on questions:
 
-    fromage ask --image gallery:twemoji/00100.webp "Q: What is this image?\nA:"
+    fromage ask --image gallery:fxemoji/00252.webp "Q: What is this image?\nA:"
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			items, err := p.items(args, a.stdin)

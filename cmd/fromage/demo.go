@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -161,6 +163,9 @@ func (d *demo) retrievals(ctx context.Context) error {
 // write makes the page, and with --json the document.
 func (d *demo) write(html string) error {
 	if html != "" {
+		if err := os.MkdirAll(filepath.Dir(html), 0o777); err != nil {
+			return err
+		}
 		err := writeFile(html, func(w io.Writer) error {
 			return writeSheet(w, "FROMAGe: pictures and text in, text and pictures out", d.done)
 		})
