@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/peterh/liner"
 	"github.com/spf13/cobra"
@@ -185,6 +186,7 @@ func (ch *chat) answer(ctx context.Context, t turn) error {
 		return fmt.Errorf("the conversation has no room for this: it would be %d tokens, the model reads %d: /undo a turn, /reset, or say it shorter", n, most-1)
 	}
 	s := &stream{w: ch.w, album: ch.album}
+	began := time.Now()
 	answer, err := ch.seq.Generate(ctx, ch.opt, ch.album.searcher(), s.emit)
 	s.endLine()
 	if err == nil {
@@ -206,6 +208,7 @@ func (ch *chat) answer(ctx context.Context, t turn) error {
 	if e.Stop == "context" {
 		fmt.Fprintf(ch.a.stderr, "fromage: the answer was cut: the conversation fills the model's %d positions: /undo or /reset\n", ch.r.Settings().MaxPositions)
 	}
+	ch.a.log.Info("answered", "tokens", e.Tokens, "stop", e.Stop, "context", ch.seq.Len(), "seconds", time.Since(began).Seconds())
 	t.exchange = *e
 	ch.turns = append(ch.turns, t)
 	if ch.lines {

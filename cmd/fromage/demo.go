@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +19,7 @@ import (
 var (
 	demoCaptions  = []string{"noto/01400.webp", "fxemoji/00120.webp", "fluent3d/00862.webp", "noto/01189.webp"}
 	demoDialogues = [][]string{
-		{galleryPrefix + "fluent3d/01704.webp What is this?"},
+		{galleryPrefix + "fxemoji/00252.webp What is this?"},
 		{galleryPrefix + "fxemoji/00120.webp", "What is an island?", "What is a desert?"},
 	}
 	demoPrompts    = []string{"an emoji of microscope", "a flat emoji of monkey", "a 3d emoji of alarm clock", "a clipart drawing of world map"}
@@ -161,6 +163,9 @@ func (d *demo) retrievals(ctx context.Context) error {
 // write makes the page, and with --json the document.
 func (d *demo) write(html string) error {
 	if html != "" {
+		if err := os.MkdirAll(filepath.Dir(html), 0o777); err != nil {
+			return err
+		}
 		err := writeFile(html, func(w io.Writer) error {
 			return writeSheet(w, "FROMAGe: pictures and text in, text and pictures out", d.done)
 		})

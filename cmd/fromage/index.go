@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -43,9 +44,9 @@ type listing struct {
 }
 
 func (l *listing) addFlags(c *cobra.Command) {
-	c.Flags().StringVar(&l.captions, "captions", "", "a TSV `FILE` (caption, image) with captions for the pictures of folders")
+	c.Flags().StringVar(&l.captions, "captions", "", "a TSV `FILE` (caption, image) with captions for the pictures of folders, by path in the index or in the folder")
 	c.Flags().StringVar(&l.credits, "credits", "", "a TSV `FILE` (image, concept, keywords, licence) with licences")
-	c.Flags().StringVar(&l.root, "root", "", "the `FOLDER` that paths in the index, captions and credits start from (default: the current one, and a list's own folder for a list)")
+	c.Flags().StringVar(&l.root, "root", "", "the `FOLDER` that paths in the index start from (default: the current one, and a list's own folder for a list)")
 }
 
 func (a *app) indexBuildCommand() *cobra.Command {
@@ -82,8 +83,15 @@ func (a *app) indexBuildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer x.Close()
-			return a.fill(c.Context(), r, x, output, work)
+			err = a.fill(c.Context(), r, x, output, work)
+			empty := x.Rows() == 0
+			if closed := x.Close(); err == nil {
+				err = closed
+			}
+			if err != nil && empty {
+				os.Remove(output)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "the index, a `FILE` that is not there yet")
@@ -298,6 +306,7 @@ func (a *app) said(v any, format string, args ...any) error {
 // source is a picture to be indexed.
 type source struct {
 	file string // where to read it
+	rel  string // its path from the folder or list that it was found in
 	meta index.Meta
 }
 
@@ -326,10 +335,8 @@ func (l *listing) list(args []string) ([]source, error) {
 	}
 	for i := range out {
 		m := &out[i].meta
-		if m.Caption == "" {
-			m.Caption = captions[m.Path]
-		}
-		m.Licence = credits[m.Path].Licence
+		m.Caption = cmp.Or(m.Caption, captions[m.Path], captions[out[i].rel])
+		m.Licence = cmp.Or(credits[m.Path].Licence, credits[out[i].rel].Licence)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("there are no pictures in %s", strings.Join(args, " "))
@@ -393,7 +400,7 @@ func (l *listing) folder(name string) ([]source, error) {
 	}
 	var out []source
 	for _, f := range files {
-		out = append(out, source{filepath.Join(name, filepath.FromSlash(f)), index.Meta{Path: path.Join(prefix, f)}})
+		out = append(out, source{filepath.Join(name, filepath.FromSlash(f)), f, index.Meta{Path: path.Join(prefix, f)}})
 	}
 	return out, nil
 }
@@ -414,7 +421,7 @@ func (l *listing) file(name string) ([]source, error) {
 		if !filepath.IsAbs(file) {
 			file = filepath.Join(root, file)
 		}
-		out = append(out, source{file, index.Meta{Path: e.Image, Caption: e.Caption}})
+		out = append(out, source{file, e.Image, index.Meta{Path: e.Image, Caption: e.Caption}})
 	}
 	return out, nil
 }
@@ -469,11 +476,7 @@ func decodeOne(r *runner.Runner, s source) decoded {
 		return d
 	}
 	d.meta.Hash = sha256.Sum256(data)
-	h, w := r.Vision().Shape()
-	d.pixels = make([]float32, 3*h*w)
-	if err := r.Vision().Process(data, d.pixels); err != nil {
-		d.err = fmt.Errorf("%s: %w", s.file, err)
-	}
+	d.pixels, d.err = process(r.Vision(), s.file, data)
 	return d
 }
 
@@ -511,7 +514,7 @@ func (a *app) fill(ctx context.Context, r *runner.Runner, x *index.Index, name s
 	for _, line := range f.bad {
 		fmt.Fprintln(a.stderr, "fromage: left out:", line)
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) && x.Rows() > 0 {
 		fmt.Fprintf(a.stderr, "fromage: stopped: %s has %d rows; go on with: fromage index add -i %s …\n", name, x.Len(), name)
 	}
 	if err != nil {

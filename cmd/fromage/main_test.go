@@ -316,3 +316,9 @@ func TestProgressText(t *testing.T) {
 		}
 	}
 }
+
+func TestPrintable(t *testing.T) {
+	if got, want := printable("a\x1b[2J\tb\nc é"), "a\uFFFD[2J\uFFFDb\nc é"; got != want {
+		t.Errorf("printable = %q, want %q", got, want)
+	}
+}

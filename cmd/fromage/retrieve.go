@@ -98,10 +98,11 @@ func (a *app) writeRetrieved(e *exchange) error {
 	}
 	for _, p := range e.Answer {
 		if len(e.Answer) > 1 {
-			fmt.Fprintln(a.stdout, strings.TrimSpace(p.Text), retMark)
+			fmt.Fprintln(a.stdout, printable(strings.TrimSpace(p.Text)), retMark)
 		}
 		for i, pic := range p.Pictures {
-			if _, err := fmt.Fprintf(a.stdout, "%d\t%.3f\t%s\t%s\t%s\n", i+1, pic.Score, pic.Path, pic.Caption, pic.Licence); err != nil {
+			_, err := fmt.Fprintf(a.stdout, "%d\t%.3f\t%s\t%s\t%s\n", i+1, pic.Score, printable(pic.Path), printable(pic.Caption), printable(pic.Licence))
+			if err != nil {
 				return err
 			}
 		}
