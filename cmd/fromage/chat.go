@@ -57,7 +57,8 @@ func (a *app) chatCommand() *cobra.Command {
 		Use:   "chat",
 		Short: "talk about pictures",
 		Long: `Talk with the model about pictures, and have it retrieve some. Each line is put as "Q: …\nA:", the reference's convention for dialogues, pictures
-that begin the line before it; with --raw, lines go to the model as they are. A picture alone is captioned. What is not a terminal is read line by line.
+that begin the line before it; with --raw, lines go to the model as they are. A picture alone is captioned where it begins a
+conversation; later "What is this?" is asked. What is not a terminal is read line by line.
 
 ` + chatHelp,
 		Args: cobra.NoArgs,
@@ -146,15 +147,21 @@ func (ch *chat) say(ctx context.Context, line string) error {
 	return ch.answer(ctx, turn{exchange: exchange{Prompt: items}, at: ch.seq.Len(), sent: sent})
 }
 
-// dress puts the dialogue's "Q: " and "\nA:" around a turn: after the pictures that begin it. Pictures alone stay as they are.
+// dress puts the dialogue's "Q: " and "\nA:" around a turn: after the pictures that begin it. Pictures alone are captioned where they begin the
+// conversation; later, where a caption would be out of its place, they are asked about.
 func (ch *chat) dress(items []item) []item {
 	out := append([]item{}, items...)
 	first := 0
 	for first < len(out) && out[first].Image != "" {
 		first++
 	}
-	if ch.raw || first == len(out) {
+	switch {
+	case ch.raw:
 		return out
+	case first == len(out) && len(ch.turns) == 0:
+		return out
+	case first == len(out):
+		out = append(out, item{Text: "What is this?"})
 	}
 	out[first].Text = "Q: " + out[first].Text
 	if last := &out[len(out)-1]; last.Image == "" {

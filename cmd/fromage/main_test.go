@@ -261,6 +261,10 @@ func TestDress(t *testing.T) {
 			t.Errorf("dress(%q) = %q, want %q", c.in, got, c.want)
 		}
 	}
+	later := &chat{turns: make([]turn, 1)}
+	if got, want := later.dress([]item{{Image: "1"}}), []item{{Image: "1"}, {Text: "Q: What is this?\nA:"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("dress(a picture later) = %q, want %q", got, want)
+	}
 }
 
 func TestInfo(t *testing.T) {
