@@ -6,7 +6,7 @@ PICTURES ?= ../shared/pictures
 ONCE     ?=
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help setup build demo test check bench assets generate
+.PHONY: help setup build demo test test-browser check bench assets generate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -25,13 +25,17 @@ test: setup check ## run all tests on every device: the Go twins, WebGPU nativel
 	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
 	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/...
 
+test-browser: setup ## run the packages' tests inside headless Chromium, on its WebGPU
+	go build -o bin/browserexec ./internal/browserhost/exec
+	FROMAGE_REQUIRE_BROWSER=1 GOOS=js GOARCH=wasm go test -timeout 30m -exec $(CURDIR)/bin/browserexec ./gpu ./gpu/cpu ./gpu/browser ./shaders ./plan ./tokenizer ./index ./vision ./bundle ./runner
+
 check: ## formatting, generated files, vet, staticcheck, builds for every host
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	@cp shaders/kernels_gen.go /tmp/kernels_gen.$$$$ && go generate ./shaders && cmp -s shaders/kernels_gen.go /tmp/kernels_gen.$$$$ || { echo "shaders/kernels_gen.go was stale: run make generate and commit it"; exit 1; }
 	go vet ./...
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
-	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
+	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
 	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
 	go tool staticcheck ./...
 	go mod tidy -diff

@@ -18,7 +18,7 @@ import (
 	"fromage/index"
 )
 
-//go:embed *
+//go:embed default.bundle gallery.index gallery.zip
 var files embed.FS
 
 // Names of the files.
@@ -26,7 +26,7 @@ const (
 	BundleFile  = "default.bundle" // opt-mini and clip-mini's vision tower in q8, with FROMAGe's heads
 	IndexFile   = "gallery.index"  // one f16 row for each picture: path, caption, licence, SHA-256
 	PictureFile = "gallery.zip"    // the pictures, 128×128 WebP, and CreditsFile
-	CreditsFile = "credits.tsv"    // within PictureFile: image, caption, concept, licence
+	CreditsFile = "credits.tsv"    // within PictureFile: what index.ReadCredits reads
 )
 
 // Bundle opens the embedded model. Its bytes are read in place, and are not copied.
@@ -64,8 +64,7 @@ func Picture(path string) ([]byte, error) {
 	return data, nil
 }
 
-// Credits returns where every picture is from, as tab-separated values with the header image, caption, concept, licence. README.md says whose each
-// folder is.
+// Credits returns every picture's concept and licence, in the format of index.ReadCredits. README.md says whose the pictures of each folder are.
 func Credits() ([]byte, error) { return Picture(CreditsFile) }
 
 // Open opens one of the files for reading in place.

@@ -67,7 +67,7 @@ func TestLinearByHand(t *testing.T) {
 			{word(1), word(2), word(3), word(4)},  // x
 			{word(2), word(1), word(1), word(-1)}, // w
 			{0},
-			{word(0.5), word(2)},
+			{word(7), word(0.5), word(2)},
 			{0, word(100), word(200), 0, word(400), word(500)},
 			y,
 		}

@@ -2,24 +2,7 @@
 // y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], for many tokens: a workgroup makes a tile of 128 tokens × 128 features,
 // an invocation 8 × 8 of it, in accumulators that each have a name: an array indexed in a loop would leave the registers.
 
-struct Params {
-    T: u32,        // tokens
-    K: u32,        // values of a token
-    F: u32,        // features: rows of w
-    F0: u32,       // where the features begin in a row of y and residual
-    Stride: u32,   // length of a row of y and residual
-    Act: u32,      // ActNone, ActReLU, ActQuickGELU or ActGELU
-    Bias: u32,     // 1: add bias
-    Residual: u32, // 1: add residual
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // (T,K)
-@group(0) @binding(2) var<storage, read> w: array<vec4<u32>>; // (F,K) in the format of the weights
-@group(0) @binding(3) var<storage, read> s: array<u32>; // its scales
-@group(0) @binding(4) var<storage, read> bias: array<f32>; // (Stride), only F0 to F0+F are read
-@group(0) @binding(5) var<storage, read> residual: array<f32>; // (T,Stride), only columns F0 to F0+F are read
-@group(0) @binding(6) var<storage, read_write> y: array<f32>; // (T,Stride), only columns F0 to F0+F are written
+//#import linear_head
 
 const WG: u32 = 256u;
 const SIDE: u32 = 128u; // tokens and features of a tile
@@ -31,76 +14,8 @@ const SPACE: u32 = 512u; // DEEP * QUADS
 //#import weight
 //#import linear_out
 //#import grid
-
-// DEEP × SIDE values each, turned so that four tokens or features with one k are one vec4; 16 KiB together.
-var<workgroup> xs: array<vec4<f32>, SPACE>;
-var<workgroup> ws: array<vec4<f32>, SPACE>;
-
-// Where four tokens or features lie for one k: shifted by k, so that neighbouring invocations write to different banks.
-fn place(k: u32, quad: u32) -> u32 {
-    return k * QUADS + (quad ^ ((k >> 2u) << 1u));
-}
-
-fn x_or_zero(t: u32, k4: u32) -> vec4<f32> {
-    if (t < p.T && k4 < (p.K >> 2u)) {
-        return x[t * (p.K >> 2u) + k4];
-    }
-    return vec4<f32>();
-}
-
-fn w_or_zero(f: u32, k4: u32) -> vec4<f32> {
-    if (f < p.F && k4 < (p.K >> 2u)) {
-        return weight4(f, k4);
-    }
-    return vec4<f32>();
-}
-
-// Takes the 4 × 4 values of step (4 values of k) and quad to workgroup memory; the first half of the workgroup those of x, the other those of w.
-fn load(t0: u32, f0: u32, k0: u32, lane: u32) {
-    let part = lane % 128u;
-    let step = part % STEPS;
-    let quad = part / STEPS;
-    let k4 = (k0 >> 2u) + step;
-    if (lane < 128u) {
-        let first = t0 + quad * 4u;
-        let r0 = x_or_zero(first, k4);
-        let r1 = x_or_zero(first + 1u, k4);
-        let r2 = x_or_zero(first + 2u, k4);
-        let r3 = x_or_zero(first + 3u, k4);
-        xs[place(4u * step, quad)] = vec4<f32>(r0.x, r1.x, r2.x, r3.x);
-        xs[place(4u * step + 1u, quad)] = vec4<f32>(r0.y, r1.y, r2.y, r3.y);
-        xs[place(4u * step + 2u, quad)] = vec4<f32>(r0.z, r1.z, r2.z, r3.z);
-        xs[place(4u * step + 3u, quad)] = vec4<f32>(r0.w, r1.w, r2.w, r3.w);
-    } else {
-        let first = f0 + quad * 4u;
-        let r0 = w_or_zero(first, k4);
-        let r1 = w_or_zero(first + 1u, k4);
-        let r2 = w_or_zero(first + 2u, k4);
-        let r3 = w_or_zero(first + 3u, k4);
-        ws[place(4u * step, quad)] = vec4<f32>(r0.x, r1.x, r2.x, r3.x);
-        ws[place(4u * step + 1u, quad)] = vec4<f32>(r0.y, r1.y, r2.y, r3.y);
-        ws[place(4u * step + 2u, quad)] = vec4<f32>(r0.z, r1.z, r2.z, r3.z);
-        ws[place(4u * step + 3u, quad)] = vec4<f32>(r0.w, r1.w, r2.w, r3.w);
-    }
-}
-
-fn store4(t: u32, f: u32, v: vec4<f32>) {
-    if (t >= p.T) {
-        return;
-    }
-    if (f < p.F) {
-        store(t, f, v.x);
-    }
-    if (f + 1u < p.F) {
-        store(t, f + 1u, v.y);
-    }
-    if (f + 2u < p.F) {
-        store(t, f + 2u, v.z);
-    }
-    if (f + 3u < p.F) {
-        store(t, f + 3u, v.w);
-    }
-}
+//#import linear_tiles
+//#import linear_store4
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

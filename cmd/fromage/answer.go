@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/pflag"
 
@@ -88,7 +89,17 @@ func (p picture) String() string {
 	if p.Licence != "" {
 		s += "  (" + p.Licence + ")"
 	}
-	return s
+	return printable(s)
+}
+
+// printable replaces control characters, which a terminal would obey, in what an index or a model says.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 }
 
 // writePictures lists the pictures of a piece, or says that there are none.
@@ -115,7 +126,7 @@ func (s *stream) emit(e runner.Event) {
 		text = strings.TrimLeft(text, " \n")
 	}
 	if text != "" {
-		fmt.Fprint(s.w, text)
+		fmt.Fprint(s.w, printable(text))
 		s.begun = true
 	}
 	if e.Piece == nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,7 @@ func (a *app) askCommand() *cobra.Command {
 		Long: `Continue a prompt of pictures and text, and retrieve pictures for every [RET] that the model answers with.
 The text goes to the model as it is; a question is asked as it was trained on questions:
 
-    fromage ask --image gallery:twemoji/00100.webp "Q: What is this image?\nA:"
+    fromage ask --image gallery:fxemoji/00252.webp "Q: What is this image?\nA:"
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			items, err := p.items(args, a.stdin)
@@ -56,12 +57,14 @@ func (a *app) ask(ctx context.Context, r *runner.Runner, x *album, items []item,
 		}
 		return a.writeJSON(e)
 	}
+	began := time.Now()
 	s := &stream{w: a.stdout, album: x}
 	e, err := exchangeOnce(ctx, r, x, items, o, s.emit)
 	s.endLine()
 	if err != nil {
 		return err
 	}
+	a.log.Info("answered", "tokens", e.Tokens, "stop", e.Stop, "seconds", time.Since(began).Seconds())
 	if e.Stop == "context" {
 		fmt.Fprintf(a.stderr, "fromage: the answer was cut: prompt and answer fill the model's %d positions\n", r.Settings().MaxPositions)
 	}

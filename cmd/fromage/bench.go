@@ -102,7 +102,7 @@ func (a *app) benchModels(ctx context.Context, dev gpu.Device, f benchFlags, for
 		if !ok {
 			return shape, fmt.Errorf("--shape: want a size of OPT (125m, 350m, 1.3b, 2.7b, 6.7b, 13b, 30b, 66b), have %q", name)
 		}
-		shape = bench.Shape{Hidden: opt.HiddenSize, FFN: opt.FFN, Heads: opt.Heads, Vocabulary: opt.VocabSize}
+		shape = bench.Shape{Hidden: opt.HiddenSize, FFN: opt.FFN, Heads: opt.Heads}
 		heads := &model.Heads{VisualTokens: 1, SharedDim: 256, TextLayers: []int{-1}}
 		for _, format := range formats {
 			manifest, err := compiler.Blank(model.Config{OPT: &opt, CLIP: &clip, Heads: heads, Vocabulary: 50267}, format)
@@ -142,7 +142,7 @@ func (a *app) benchBundle(ctx context.Context, dev gpu.Device, f benchFlags, rep
 	}
 	report.Models = append(report.Models, benchModel{b.Manifest().Name, b.Manifest().DType, *m})
 	s := r.Settings()
-	return bench.Shape{Hidden: s.HiddenDim, FFN: 4 * s.HiddenDim, Heads: max(1, s.HiddenDim/64), Vocabulary: s.Vocabulary}, nil
+	return bench.Shape{Hidden: s.HiddenDim, FFN: 4 * s.HiddenDim, Heads: max(1, s.HiddenDim/64)}, nil
 }
 
 func (a *app) printBench(r *benchReport) error {

@@ -53,12 +53,13 @@ func (a *app) captions(ctx context.Context, r *runner.Runner, files []string, pr
 	for _, name := range files {
 		out := caption{Image: name}
 		text, err := captionOf(ctx, r, name, prompt, o)
+		var unreadable pictureError
 		switch {
-		case errors.Is(err, context.Canceled):
-			return err
-		case err != nil:
+		case errors.As(err, &unreadable):
 			bad++
 			out.Error = err.Error()
+		case err != nil:
+			return err
 		default:
 			out.Caption = text
 		}

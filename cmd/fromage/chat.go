@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/peterh/liner"
 	"github.com/spf13/cobra"
@@ -42,27 +43,22 @@ type chat struct {
 
 const chatHelp = `A line is a turn: text, and pictures by path anywhere in it (typed, quoted, or dragged onto the terminal); gallery:PATH is one of the gallery.
 Ctrl-C stops an answer. A line that begins with a slash is a command:
+  /find TEXT       pictures for a caption, such as "an emoji of violin", apart from the conversation
   /set NAME VALUE  change a setting    /show   settings and how full the context is
   /retry           answer again        /undo   take the last turn back
   /reset           begin anew          /save FILE  write the conversation: .html with pictures, .json, else text
   /help            this                /quit   end (Ctrl-D)
 `
 
-// chatOptions are the settings that a conversation begins with: pictures come more eagerly than with the reference's defaults.
-func chatOptions() runner.Options {
-	o := runner.DefaultOptions()
-	o.RetScaleFactor = 2
-	return o
-}
-
 func (a *app) chatCommand() *cobra.Command {
-	o := chatOptions()
+	o := runner.DefaultOptions()
 	raw := false
 	c := &cobra.Command{
 		Use:   "chat",
 		Short: "talk about pictures",
 		Long: `Talk with the model about pictures, and have it retrieve some. Each line is put as "Q: …\nA:", the reference's convention for dialogues, pictures
-that begin the line before it; with --raw, lines go to the model as they are. A picture alone is captioned. What is not a terminal is read line by line.
+that begin the line before it; with --raw, lines go to the model as they are. A picture alone is captioned where it begins a
+conversation; later "What is this?" is asked. What is not a terminal is read line by line.
 
 ` + chatHelp,
 		Args: cobra.NoArgs,
@@ -151,15 +147,21 @@ func (ch *chat) say(ctx context.Context, line string) error {
 	return ch.answer(ctx, turn{exchange: exchange{Prompt: items}, at: ch.seq.Len(), sent: sent})
 }
 
-// dress puts the dialogue's "Q: " and "\nA:" around a turn: after the pictures that begin it. Pictures alone stay as they are.
+// dress puts the dialogue's "Q: " and "\nA:" around a turn: after the pictures that begin it. Pictures alone are captioned where they begin the
+// conversation; later, where a caption would be out of its place, they are asked about.
 func (ch *chat) dress(items []item) []item {
 	out := append([]item{}, items...)
 	first := 0
 	for first < len(out) && out[first].Image != "" {
 		first++
 	}
-	if ch.raw || first == len(out) {
+	switch {
+	case ch.raw:
 		return out
+	case first == len(out) && len(ch.turns) == 0:
+		return out
+	case first == len(out):
+		out = append(out, item{Text: "What is this?"})
 	}
 	out[first].Text = "Q: " + out[first].Text
 	if last := &out[len(out)-1]; last.Image == "" {
@@ -191,6 +193,7 @@ func (ch *chat) answer(ctx context.Context, t turn) error {
 		return fmt.Errorf("the conversation has no room for this: it would be %d tokens, the model reads %d: /undo a turn, /reset, or say it shorter", n, most-1)
 	}
 	s := &stream{w: ch.w, album: ch.album}
+	began := time.Now()
 	answer, err := ch.seq.Generate(ctx, ch.opt, ch.album.searcher(), s.emit)
 	s.endLine()
 	if err == nil {
@@ -212,6 +215,7 @@ func (ch *chat) answer(ctx context.Context, t turn) error {
 	if e.Stop == "context" {
 		fmt.Fprintf(ch.a.stderr, "fromage: the answer was cut: the conversation fills the model's %d positions: /undo or /reset\n", ch.r.Settings().MaxPositions)
 	}
+	ch.a.log.Info("answered", "tokens", e.Tokens, "stop", e.Stop, "context", ch.seq.Len(), "seconds", time.Since(began).Seconds())
 	t.exchange = *e
 	ch.turns = append(ch.turns, t)
 	if ch.lines {
@@ -235,6 +239,8 @@ func (ch *chat) command(ctx context.Context, line string) error {
 	case f[0] == "/reset":
 		ch.seq.Close()
 		ch.seq, ch.turns = ch.r.NewSequence(), nil
+	case f[0] == "/find":
+		return ch.find(ctx, strings.TrimSpace(strings.TrimPrefix(line, "/find")))
 	case f[0] == "/undo":
 		_, err := ch.undo()
 		return err
@@ -252,6 +258,28 @@ func (ch *chat) command(ctx context.Context, line string) error {
 		return ch.save(name)
 	default:
 		return fmt.Errorf("there is no command %s: /help lists them", f[0])
+	}
+	return nil
+}
+
+// find lists pictures for a prompt of its own; the conversation does not hear of it.
+func (ch *chat) find(ctx context.Context, line string) error {
+	items := parseLine(line)
+	if items == nil {
+		return errors.New("want /find TEXT, such as /find an emoji of violin")
+	}
+	if ch.album == nil {
+		return errors.New("there are no pictures to find: start with -i INDEX")
+	}
+	e, err := retrieve(ctx, ch.r, ch.album, items, runner.RetrieveOptions{MaxImgPerRet: max(4, ch.opt.MaxImgPerRet)})
+	if err != nil {
+		return err
+	}
+	if ch.lines {
+		return ch.a.writeLine(e)
+	}
+	for _, p := range e.Answer {
+		writePictures(ch.w, p)
 	}
 	return nil
 }

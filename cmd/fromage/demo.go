@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,23 +15,23 @@ import (
 	"fromage/runner"
 )
 
-// demoCaptions are pictures of the gallery to be captioned.
-var demoCaptions = []string{"gallery:noto/00500.webp", "gallery:fluent3d/00500.webp"}
-
-// demoDialogue is lines of a conversation.
-var demoDialogue = []string{"gallery:noto/00500.webp", "What is a fox?", "Show me a fox."}
-
-// demoRetrievals are prompts that pictures are found for.
-var demoRetrievals = [][]item{
-	{{Text: "an emoji of a cat"}},
-}
+// What the demonstration shows. The pictures are of the validation set: the model was not trained on them.
+var (
+	demoCaptions  = []string{"noto/01400.webp", "fxemoji/00120.webp", "fluent3d/00862.webp", "noto/01189.webp"}
+	demoDialogues = [][]string{
+		{galleryPrefix + "fxemoji/00252.webp What is this?"},
+		{galleryPrefix + "fxemoji/00120.webp", "What is an island?", "What is a desert?"},
+	}
+	demoPrompts    = []string{"an emoji of microscope", "a flat emoji of monkey", "a 3d emoji of alarm clock", "a clipart drawing of world map"}
+	demoRetrievals = []string{"a flat emoji of penguin", "a 3d emoji of flamingo"}
+)
 
 func (a *app) demoCommand() *cobra.Command {
 	html, once := "fromage-demo.html", false
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "show what the embedded model does with the embedded gallery",
-		Long: `Caption pictures, talk about one, and retrieve pictures, with the embedded model and gallery, and write all of it with its pictures to a page of HTML.
+		Long: `Caption pictures, talk about some, and retrieve pictures, with the embedded model and gallery, and write all of it with its pictures to a page of HTML.
 On a terminal a conversation follows, unless --once.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -55,7 +57,7 @@ On a terminal a conversation follows, unless --once.`,
 				return nil
 			}
 			fmt.Fprintln(a.stdout)
-			return a.chat(c.Context(), r, x, chatOptions(), false)
+			return a.chat(c.Context(), r, x, runner.DefaultOptions(), false)
 		},
 	}
 	c.Flags().StringVar(&html, "html", html, "write a page with all of it to this `FILE`; empty for none")
@@ -73,7 +75,7 @@ type demo struct {
 }
 
 func (d *demo) run(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{d.captions, d.dialogue, d.retrievals} {
+	for _, part := range []func(context.Context) error{d.captions, d.dialogues, d.answers, d.retrievals} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -89,10 +91,11 @@ func (d *demo) add(title string, e exchange) {
 }
 
 func (d *demo) captions(ctx context.Context) error {
-	fmt.Fprintln(d.w, "What do these pictures show?")
+	fmt.Fprintln(d.w, "Captions of pictures that the model was not trained on:")
 	o := runner.DefaultOptions()
 	o.MaxImgPerRet = 0
-	for _, name := range demoCaptions {
+	for _, path := range demoCaptions {
+		name := galleryPrefix + path
 		e, err := exchangeOnce(ctx, d.r, d.album, []item{{Image: name}}, o, nil)
 		if err != nil {
 			return err
@@ -103,11 +106,20 @@ func (d *demo) captions(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) dialogue(ctx context.Context) error {
-	fmt.Fprintln(d.w, "A conversation about a picture, with pictures in the answers:")
-	ch := &chat{a: d.a, r: d.r, album: d.album, w: d.w, seq: d.r.NewSequence(), opt: chatOptions()}
+func (d *demo) dialogues(ctx context.Context) error {
+	fmt.Fprintln(d.w, "Conversations about a picture:")
+	for _, lines := range demoDialogues {
+		if err := d.dialogue(ctx, lines); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) dialogue(ctx context.Context, lines []string) error {
+	ch := &chat{a: d.a, r: d.r, album: d.album, w: d.w, seq: d.r.NewSequence(), opt: runner.DefaultOptions()}
 	defer ch.close()
-	for _, line := range demoDialogue {
+	for _, line := range lines {
 		fmt.Fprintf(d.w, "> %s\n", line)
 		if err := ch.say(ctx, line); err != nil {
 			return err
@@ -117,17 +129,31 @@ func (d *demo) dialogue(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) retrievals(ctx context.Context) error {
-	for _, items := range demoRetrievals {
-		e, err := retrieve(ctx, d.r, d.album, items, runner.RetrieveOptions{MaxImgPerRet: 4})
+// answers has the model go on with texts; that it answers with [RET], and so with pictures, is its own choice.
+func (d *demo) answers(ctx context.Context) error {
+	fmt.Fprintln(d.w, "Answers with pictures, where the model chose to say [RET]:")
+	o := runner.DefaultOptions()
+	o.MaxImgPerRet = 4
+	for _, text := range demoPrompts {
+		fmt.Fprintf(d.w, "> %s\n", text)
+		s := &stream{w: d.w, album: d.album}
+		e, err := exchangeOnce(ctx, d.r, d.album, []item{{Text: text}}, o, s.emit)
+		s.endLine()
 		if err != nil {
 			return err
 		}
-		fmt.Fprint(d.w, "Pictures for:")
-		for _, it := range e.Prompt {
-			fmt.Fprint(d.w, " ", strings.TrimSpace(it.Image+it.Text))
+		d.add("Answer with pictures", *e)
+	}
+	return nil
+}
+
+func (d *demo) retrievals(ctx context.Context) error {
+	for _, text := range demoRetrievals {
+		e, err := retrieve(ctx, d.r, d.album, []item{{Text: text}}, runner.RetrieveOptions{MaxImgPerRet: 4})
+		if err != nil {
+			return err
 		}
-		fmt.Fprintln(d.w)
+		fmt.Fprintf(d.w, "Pictures for %q:\n", e.Prompt[0].Text)
 		writePictures(d.w, e.Answer[0])
 		d.add("Retrieval", *e)
 	}
@@ -137,6 +163,9 @@ func (d *demo) retrievals(ctx context.Context) error {
 // write makes the page, and with --json the document.
 func (d *demo) write(html string) error {
 	if html != "" {
+		if err := os.MkdirAll(filepath.Dir(html), 0o777); err != nil {
+			return err
+		}
 		err := writeFile(html, func(w io.Writer) error {
 			return writeSheet(w, "FROMAGe: pictures and text in, text and pictures out", d.done)
 		})

@@ -18,19 +18,23 @@ func (a *app) openDevice() (gpu.Device, error) {
 	if a.device == "cpu" {
 		return a.keep(cpu.New()), nil
 	}
-	name, _ := strings.CutPrefix(a.device, "gpu:")
-	if name == a.device {
-		name = ""
+	o := native.Options{Label: "fromage"}
+	if a.device == "auto" {
+		// A software adapter has no advantage over the twins, which run on all cores without compiling shaders.
+		o.Prefer = native.Hardware
 	}
-	dev, err := native.Open(native.Options{Adapter: name, Label: "fromage"})
+	if name, ok := strings.CutPrefix(a.device, "gpu:"); ok {
+		o.Adapter = name
+	}
+	dev, err := native.Open(o)
 	switch {
 	case err == nil:
 		return a.keep(dev), nil
 	case a.device != "auto":
 		return nil, fmt.Errorf("--device %s: %w", a.device, err)
 	}
-	fmt.Fprintln(a.stderr, "fromage: no WebGPU adapter: computing on the CPU, slowly (fromage doctor says more)")
-	a.log.Info("no WebGPU adapter", "why", err)
+	fmt.Fprintln(a.stderr, "fromage: there is no GPU: computing on the CPU (fromage doctor says more)")
+	a.log.Info("no GPU", "why", err)
 	return a.keep(cpu.New()), nil
 }
 

@@ -18,7 +18,7 @@ var errNoWebGPU = errors.New("this build has no WebGPU (it was made without cgo)
 func (a *app) openDevice() (gpu.Device, error) {
 	switch a.device {
 	case "auto":
-		fmt.Fprintf(a.stderr, "fromage: %v: computing on the CPU, slowly\n", errNoWebGPU)
+		fmt.Fprintf(a.stderr, "fromage: %v: computing on the CPU\n", errNoWebGPU)
 	case "cpu":
 	default:
 		return nil, fmt.Errorf("--device %s: %w", a.device, errNoWebGPU)

@@ -17,6 +17,7 @@ import (
 	"fromage/gpu"
 	"fromage/index"
 	"fromage/runner"
+	"fromage/vision"
 )
 
 // keep has the device closed at the end.
@@ -73,7 +74,6 @@ func (a *app) load(ctx context.Context) (*runner.Runner, *bundle.Bundle, error) 
 // album is an open index with a search over it.
 type album struct {
 	*index.Index
-	name     string
 	embedded bool // it is the embedded gallery, whose pictures are named gallery:PATH
 	search   runner.Searcher
 }
@@ -104,7 +104,7 @@ func (a *app) openAlbum(r *runner.Runner) (*album, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	a.atEnd(search.Close)
-	return &album{x, name, a.gallery == "", search}, nil
+	return &album{x, a.gallery == "", search}, nil
 }
 
 func (a *app) openIndex() (*index.Index, string, error) {
@@ -155,7 +155,12 @@ func readPicture(name string) ([]byte, error) {
 	return data, err
 }
 
-// pixels decodes a picture to what the model's vision tower reads.
+// pictureError says that a file is not a picture that can be read.
+type pictureError struct{ error }
+
+func (e pictureError) Unwrap() error { return e.error }
+
+// pixels decodes a picture to what the model's vision tower reads. A file that is at fault gives a pictureError.
 func pixels(r *runner.Runner, name string) ([]float32, error) {
 	p := r.Vision()
 	if p == nil {
@@ -163,12 +168,16 @@ func pixels(r *runner.Runner, name string) ([]float32, error) {
 	}
 	data, err := readPicture(name)
 	if err != nil {
-		return nil, err
+		return nil, pictureError{err}
 	}
+	return process(p, name, data)
+}
+
+func process(p *vision.Processor, name string, data []byte) ([]float32, error) {
 	h, w := p.Shape()
 	x := make([]float32, 3*h*w)
 	if err := p.Process(data, x); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, pictureError{fmt.Errorf("%s: %w", name, err)}
 	}
 	return x, nil
 }

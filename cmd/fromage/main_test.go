@@ -261,6 +261,10 @@ func TestDress(t *testing.T) {
 			t.Errorf("dress(%q) = %q, want %q", c.in, got, c.want)
 		}
 	}
+	later := &chat{turns: make([]turn, 1)}
+	if got, want := later.dress([]item{{Image: "1"}}), []item{{Image: "1"}, {Text: "Q: What is this?\nA:"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("dress(a picture later) = %q, want %q", got, want)
+	}
 }
 
 func TestInfo(t *testing.T) {
@@ -314,5 +318,11 @@ func TestProgressText(t *testing.T) {
 		if got := byteSize(n); got != want {
 			t.Errorf("byteSize(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	if got, want := printable("a\x1b[2J\tb\nc é"), "a\uFFFD[2J\uFFFDb\nc é"; got != want {
+		t.Errorf("printable = %q, want %q", got, want)
 	}
 }

@@ -23,8 +23,9 @@ func (a *app) retrieveCommand() *cobra.Command {
 		Short: "find the pictures that a prompt of pictures and text asks for",
 		Long: `Find pictures for every [RET] of a prompt; one is put at its end if it has none. No text is generated.
 
-    fromage retrieve "an emoji of a cat"
-    fromage retrieve --image gallery:noto/00100.webp "as a black icon [RET]"
+    fromage retrieve "an emoji of violin"
+
+The embedded model learned captions with [RET] after them, without a space, such as "a flat icon of alarm clock[RET]": it finds most by these.
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			items, err := p.items(args, a.stdin)
@@ -80,11 +81,11 @@ func retrieve(ctx context.Context, r *runner.Runner, x *album, items []item, o r
 	return newExchange(x, items, answer)
 }
 
-// withRET puts a [RET] at the prompt's end.
+// withRET puts a [RET] at the prompt's end, without a space, as in training.
 func withRET(items []item) []item {
 	out := append([]item{}, items...)
 	if last := &out[len(out)-1]; last.Image == "" {
-		last.Text += " " + retMark
+		last.Text += retMark
 		return out
 	}
 	return append(out, item{Text: retMark})
@@ -97,10 +98,11 @@ func (a *app) writeRetrieved(e *exchange) error {
 	}
 	for _, p := range e.Answer {
 		if len(e.Answer) > 1 {
-			fmt.Fprintln(a.stdout, strings.TrimSpace(p.Text), retMark)
+			fmt.Fprintln(a.stdout, printable(strings.TrimSpace(p.Text)), retMark)
 		}
 		for i, pic := range p.Pictures {
-			if _, err := fmt.Fprintf(a.stdout, "%d\t%.3f\t%s\t%s\t%s\n", i+1, pic.Score, pic.Path, pic.Caption, pic.Licence); err != nil {
+			_, err := fmt.Fprintf(a.stdout, "%d\t%.3f\t%s\t%s\t%s\n", i+1, pic.Score, printable(pic.Path), printable(pic.Caption), printable(pic.Licence))
+			if err != nil {
 				return err
 			}
 		}

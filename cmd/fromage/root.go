@@ -108,7 +108,7 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.device, "device", "auto", "what computes: auto (the best WebGPU adapter, else cpu), gpu (such an adapter or nothing), gpu:NAME (an adapter by part of its name) or cpu (Go alone)")
+	flags.StringVar(&a.device, "device", "auto", "what computes: auto (a GPU, else cpu), gpu (the best WebGPU adapter, be it software), gpu:NAME (an adapter by part of its name) or cpu (Go alone)")
 	flags.BoolVar(&a.json, "json", false, "write JSON: one document, or a line for each result of a stream")
 	flags.StringVar(&a.logFile, "log", "", "append what happens and how long it takes to this `FILE` (- is standard error)")
 	root.AddCommand(

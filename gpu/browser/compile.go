@@ -6,7 +6,6 @@ package browser
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 
 	"fromage/gpu"
@@ -55,16 +54,11 @@ func (d *Device) compile(k *gpu.Kernel, c *compilation) {
 			bindings[i] = "storage"
 		}
 	}
-	pipeline, err := d.await(d.session.Call("compile", k.Name, enables(k)+k.Source, k.Params, bindings))
+	pipeline, err := d.await("compile "+k.Name, d.session.Call("compile", k.Name, enables(k)+k.Source, k.Params, bindings))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.compiling, k.Name)
-	switch {
-	case errors.Is(err, gpu.ErrLost), errors.Is(err, gpu.ErrClosed):
-		c.err = err
-	case err != nil:
-		c.err = fmt.Errorf("gpu/browser: compile %s: %w: %w", k.Name, err, gpu.ErrInvalid)
-	default:
+	if c.err = err; err == nil {
 		c.pipeline = d.handles.AddKernel(k)
 		d.session.Call("keep", int(c.pipeline), pipeline)
 	}

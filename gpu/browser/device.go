@@ -5,6 +5,8 @@
 package browser
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall/js"
@@ -75,7 +77,7 @@ func newDevice(session js.Value, info gpu.Info) *Device {
 	return d
 }
 
-// refused is the error for what the browser said of an operation.
+// refused is the error for what the browser said of an operation; kind is gpu.js's.
 func refused(operation, kind, message string) error {
 	sentinel := gpu.ErrInvalid
 	if kind == "out-of-memory" {
@@ -147,8 +149,17 @@ func (d *Device) failure() error {
 	return err
 }
 
-// await waits for a promise of the session. A promise that a lost device leaves open or breaks is ErrLost, or ErrClosed after Close.
-func (d *Device) await(promise js.Value) (js.Value, error) {
+// first is what the browser refused of an earlier call, if it did, and otherwise err; that the device is gone goes before both.
+func (d *Device) first(err error) error {
+	if errors.Is(err, gpu.ErrLost) || errors.Is(err, gpu.ErrClosed) {
+		return err
+	}
+	return cmp.Or(d.failure(), err)
+}
+
+// await waits for a promise of the session. One that breaks is an error of the operation; one that a lost device leaves open or breaks is ErrLost,
+// or ErrClosed after Close.
+func (d *Device) await(operation string, promise js.Value) (js.Value, error) {
 	v, err := settle(d.lost, promise)
 	if err != nil {
 		// A promise may break before the loss that broke it is told.
@@ -161,7 +172,10 @@ func (d *Device) await(promise js.Value) (js.Value, error) {
 		return js.Value{}, lost
 	}
 	d.mu.Unlock()
-	return v, err
+	if err != nil {
+		return js.Value{}, refused(operation, "", err.Error())
+	}
+	return v, nil
 }
 
 // Info implements gpu.Device.
@@ -195,7 +209,7 @@ func (d *Device) NewBuffer(label string, size int) (gpu.Buffer, error) {
 	b := d.handles.AddBuffer(label, size)
 	promise := d.session.Call("newBuffer", int(b), label, size)
 	d.mu.Unlock()
-	refusal, err := d.await(promise)
+	refusal, err := d.await("new buffer "+label, promise)
 	if err == nil && refusal.Truthy() {
 		err = refused("new buffer "+label, refusal.Index(0).String(), refusal.Index(1).String())
 		d.mu.Lock()
@@ -260,7 +274,7 @@ func (d *Device) write(b gpu.Buffer, offset, size, n int, do func() error) error
 	err := d.handles.CheckRange("write", b, offset, size)
 	if err == nil && n > 0 {
 		if err = do(); err != nil {
-			err = refused("write buffer "+d.handles.Label(b), "validation", err.Error())
+			err = refused("write buffer "+d.handles.Label(b), "", err.Error())
 		}
 	}
 	d.debt += n
@@ -298,15 +312,12 @@ func (d *Device) read(b gpu.Buffer, offset, size int, dst []byte) error {
 	}
 	promise := d.session.Call("read", int(b), offset, len(dst))
 	d.mu.Unlock()
-	m, err := d.await(promise)
+	m, err := d.await("read buffer "+label, promise)
 	if err == nil {
 		defer d.session.Call("unmap", m)
 	}
-	if failed := d.failure(); failed != nil {
-		return failed
-	}
-	if err != nil {
-		return fmt.Errorf("gpu/browser: read buffer %s: %w", label, err)
+	if err = d.first(err); err != nil {
+		return err
 	}
 	view := m.Get("view")
 	if view.Length() != len(dst) { // its bytes went with the device, between the promise and now
@@ -335,7 +346,7 @@ func (d *Device) Submit(l *gpu.List) error {
 	js.CopyBytesToJS(d.arrays.words, unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), 4*len(words))) // WebAssembly is little-endian
 	js.CopyBytesToJS(d.arrays.params, params)
 	if _, err := call(d.session, "submit", len(words), len(params)); err != nil {
-		return refused("submit list", "validation", err.Error())
+		return refused("submit list", "", err.Error())
 	}
 	return nil
 }
@@ -347,11 +358,8 @@ func (d *Device) Wait() error {
 	}
 	promise := d.session.Call("wait")
 	d.mu.Unlock()
-	_, err := d.await(promise)
-	if failed := d.failure(); failed != nil {
-		return failed
-	}
-	return err
+	_, err := d.await("wait", promise)
+	return d.first(err)
 }
 
 // Close implements gpu.Device.

@@ -18,8 +18,7 @@ class Session {
   onlost = () => {};
   onfailure = () => {};
 
-  constructor(adapter, device) {
-    this.adapter = adapter;
+  constructor(device) {
     this.device = device;
     this.buffers = new Map(); // by handle: {buffer, hashes}, hashes being those of the bind groups that hold it
     this.pipelines = new Map(); // by handle: {name, pipeline, layout, params}
@@ -90,7 +89,7 @@ class Session {
   // read resolves to {view, buffer}, once all that was submitted before is done: view is a Uint8Array of size bytes, good until unmap.
   async read(handle, offset, size) {
     const {device} = this;
-    let i = this.staging.findIndex(b => b.size >= size);
+    const i = this.staging.findIndex(b => b.size >= size);
     let buffer = i >= 0 ? this.staging.splice(i, 1)[0] : null;
     if (!buffer) {
       let room = 1 << 16;
@@ -162,12 +161,15 @@ class Session {
       device.queue.submit([encoder.finish()]);
     } finally {
       const words = this.words.slice(0, count);
-      const scope = device.popErrorScope().then(error => {
-        this.scopes.delete(scope);
-        if (error) {
-          this.onfailure(kindOf(error), `${this.namesIn(words)}: ${error.message}`);
-        }
-      });
+      const scope = device
+        .popErrorScope()
+        .catch(() => null) // of a lost device, which is told otherwise
+        .then(error => {
+          this.scopes.delete(scope);
+          if (error) {
+            this.onfailure(kindOf(error), `${this.namesIn(words)}: ${error.message}`);
+          }
+        });
       this.scopes.add(scope);
     }
   }
@@ -297,5 +299,5 @@ function kindOf(error) {
 
 globalThis.fromageGPU = {
   version: 1,
-  open: (adapter, device) => new Session(adapter, device),
+  open: device => new Session(device),
 };

@@ -83,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Device, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return newDevice(script.Call("open", adapter, device), describe(adapter, limits, features)), nil
+	return newDevice(script.Call("open", device), describe(adapter, limits, features)), nil
 }
 
 func requestAdapter(ctx context.Context, root js.Value, o Options) (js.Value, error) {
@@ -120,8 +120,8 @@ func requestDevice(ctx context.Context, adapter js.Value, o Options, l gpu.Limit
 			"maxStorageBuffersPerShaderStage":   l.MaxBindings,
 			"maxComputeWorkgroupStorageSize":    l.MaxWorkgroupMemory,
 			"maxComputeInvocationsPerWorkgroup": l.MaxInvocations,
-			"maxComputeWorkgroupSizeX":          min(l.MaxInvocations, offered.Get("maxComputeWorkgroupSizeX").Int()),
-			"maxComputeWorkgroupSizeY":          min(l.MaxInvocations, offered.Get("maxComputeWorkgroupSizeY").Int()),
+			"maxComputeWorkgroupSizeX":          min(l.MaxInvocations, number(offered.Get("maxComputeWorkgroupSizeX"))),
+			"maxComputeWorkgroupSizeY":          min(l.MaxInvocations, number(offered.Get("maxComputeWorkgroupSizeY"))),
 			"maxComputeWorkgroupsPerDimension":  l.MaxGroups,
 		},
 	})
@@ -163,10 +163,18 @@ func features(adapter js.Value, o Options) (f gpu.Features) {
 	has := func(name string) bool { return adapter.Get("features").Call("has", name).Bool() }
 	f.F16 = has("shader-f16")
 	if f.Subgroups = has("subgroups"); f.Subgroups {
-		info := adapter.Get("info")
+		info := infoOf(adapter)
 		f.SubgroupMin, f.SubgroupMax = number(info.Get("subgroupMinSize")), number(info.Get("subgroupMaxSize"))
 	}
 	return f
+}
+
+// infoOf is what the browser says of an adapter, an empty object where it is too old to say anything.
+func infoOf(adapter js.Value) js.Value {
+	if info := adapter.Get("info"); info.Truthy() {
+		return info
+	}
+	return js.Global().Get("Object").New()
 }
 
 // software are the names under which adapters compute on a CPU; not every browser marks those as fallbacks.
@@ -174,7 +182,7 @@ var software = regexp.MustCompile(`(?i)swiftshader|llvmpipe|lavapipe|softpipe|wa
 
 // describe says of the adapter what the browser tells, which for the sake of privacy is little.
 func describe(adapter js.Value, limits gpu.Limits, features gpu.Features) gpu.Info {
-	info := adapter.Get("info")
+	info := infoOf(adapter)
 	vendor, architecture := text(info.Get("vendor")), text(info.Get("architecture"))
 	name := cmp.Or(text(info.Get("description")), text(info.Get("device")), architecture, vendor, "unnamed WebGPU adapter")
 	fallback := info.Get("isFallbackAdapter").Truthy() || adapter.Get("isFallbackAdapter").Truthy()

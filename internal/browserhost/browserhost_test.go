@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -124,20 +126,77 @@ func TestOpenFails(t *testing.T) {
 	gone(t)
 }
 
-// gone says that no profile is left in the temporary folder and no process that uses one.
+// A program that loses the GPU to a crash of the browser's GPU process is told so, and gets it again.
+func TestGPUProcessDies(t *testing.T) {
+	path := need(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("SKIPPED: the browser's processes are found in /proc")
+	}
+	p := program(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	var stdout, stderr bytes.Buffer
+	p.Args, p.Stderr = []string{"lost"}, &stderr
+	killed := 0
+	p.Stdout = writerFunc(func(b []byte) (int, error) {
+		if bytes.Contains(b, []byte("ready")) {
+			for pid, line := range processes(t) {
+				if strings.Contains(line, "--type=gpu-process") {
+					killed++
+					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}
+		return stdout.Write(b)
+	})
+	code, err := p.Run(t.Context(), path)
+	if want := "ready\nagain on browser\n"; code != 0 || err != nil || killed != 1 || stdout.String() != want {
+		t.Errorf("Run = %d, %v with %d processes killed; stdout %q, want %q; stderr %s", code, err, killed, stdout.String(), want, short(stderr.String()))
+	}
+	gone(t)
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// processes returns the command lines, by process, of the browsers that have their profile in the temporary folder.
+func processes(t *testing.T) map[int]string {
+	t.Helper()
+	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Error(err)
+	}
+	found := map[int]string{}
+	for _, name := range names {
+		line, err := os.ReadFile(name)
+		if err != nil || !bytes.Contains(line, []byte(os.TempDir()+"/browserhost-")) {
+			continue // it has gone, or is no browser of this test's
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			t.Error(err)
+		}
+		found[pid] = string(line)
+	}
+	return found
+}
+
+// gone says that no profile is left in the temporary folder and no process that uses one, once those that were killed are gone.
 func gone(t *testing.T) {
 	t.Helper()
+	for range 40 {
+		if len(processes(t)) == 0 {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	left, err := filepath.Glob(filepath.Join(os.TempDir(), "browserhost-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left over: %v %v", left, err)
 	}
-	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range lines {
-		if line, err := os.ReadFile(name); err == nil && bytes.Contains(line, []byte(os.TempDir()+"/browserhost-")) {
-			t.Errorf("left over: %s: %q", name, short(string(line)))
-		}
+	for pid, line := range processes(t) {
+		t.Errorf("left over: process %d: %q", pid, short(line))
 	}
 }

@@ -4,8 +4,6 @@
 
 import {run} from "./run.js";
 
-const program = await (await fetch("/program.json")).json();
-
 // What the program says goes to the host in order: one request after the other, each with all the output that has come meanwhile.
 const waiting = [];
 let sending = false;
@@ -39,13 +37,14 @@ const broken = event => {
   tell({fd: 2, output: `browserhost: ${event.message ?? event.reason}\n`});
   tell({exit: 2});
 };
+addEventListener("error", broken);
+addEventListener("unhandledrejection", broken);
 
 // A worker's timer would stand still with the program; the page's does not.
 setInterval(() => fetch("/alive", {method: "POST"}), 2000);
 
+const program = await (await fetch("/program.json")).json();
 if (program.page) {
-  addEventListener("error", broken);
-  addEventListener("unhandledrejection", broken);
   await run(program, tell);
 } else {
   const worker = new Worker("/worker.js", {type: "module"});

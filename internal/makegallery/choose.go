@@ -155,8 +155,9 @@ func choose(all []*picture, size int64) []*picture {
 // stored is about what a picture takes of the zip file: itself, its two headers and its line of credits, compressed.
 func stored(p *picture) int { return len(p.data) + 30 + 46 + 16 + 2*len(p.path) + len(creditLine(p))/2 }
 
+// creditLine is the picture's line of credits.tsv; it has no keywords, and its caption is in the index.
 func creditLine(p *picture) string {
-	return p.path + "\t" + p.caption + "\t" + p.concept + "\t" + p.licence + "\n"
+	return p.path + "\t" + p.concept + "\t\t" + p.licence + "\n"
 }
 
 // writeZip writes the pictures as they are, for WebP does not compress, and credits.tsv.
@@ -164,7 +165,7 @@ func writeZip(name string, chosen []*picture) error {
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	var credits bytes.Buffer
-	credits.WriteString("image\tcaption\tconcept\tlicence\n")
+	credits.WriteString("image\tconcept\tkeywords\tlicence\n")
 	for _, p := range chosen {
 		credits.WriteString(creditLine(p))
 		if err := addFile(z, p.path, zip.Store, p.data); err != nil {

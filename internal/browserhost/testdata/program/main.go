@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"syscall/js"
 	"time"
+
+	"fromage/gpu"
+	"fromage/gpu/browser"
 )
 
 func main() {
@@ -46,7 +50,40 @@ func main() {
 		}
 	case "sleep":
 		time.Sleep(time.Hour)
+	case "lost":
+		lost()
 	}
+}
+
+// lost uses the GPU until it is taken away, and then again.
+func lost() {
+	dev, err := browser.Open(context.Background(), browser.Options{})
+	check(err)
+	b, err := dev.NewBuffer("b", 1<<20)
+	check(err)
+	data := make([]byte, 1<<20)
+	check(dev.Read(b, 0, data))
+	fmt.Println("ready")
+	for err == nil {
+		err = dev.Read(b, 0, data)
+	}
+	want(err, gpu.ErrLost)
+	<-dev.Lost()
+	want(dev.Wait(), gpu.ErrLost)
+	check(dev.Close())
+	again, err := browser.Open(context.Background(), browser.Options{})
+	for range 20 { // while the browser starts its GPU process anew
+		if err == nil {
+			break
+		}
+		time.Sleep(500 * time.Millisecond)
+		again, err = browser.Open(context.Background(), browser.Options{})
+	}
+	check(err)
+	b, err = again.NewBuffer("b", 4)
+	check(err)
+	check(again.Read(b, 0, data[:4]))
+	fmt.Println("again on", again.Info().Host)
 }
 
 func check(err error) {
