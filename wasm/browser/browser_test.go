@@ -71,6 +71,7 @@ type site struct {
 	steps   map[string]json.RawMessage // what the page reported
 	fetched map[string][]string        // ranges asked for before each report
 	done    chan struct{}
+	breaks  int // responses with a part of the model that are still to be cut short
 }
 
 const testPage = `<!doctype html><title>fromage</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script>`
@@ -105,6 +106,10 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 	mux.HandleFunc("GET /models/default.bundle", func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.ranges = append(s.ranges, r.Header.Get("Range"))
+		if s.breaks > 0 && r.Header.Get("Range") != "bytes=0-63" {
+			s.breaks--
+			w = &broken{w, 1 << 20}
+		}
 		s.mu.Unlock()
 		http.ServeFile(w, r, model)
 	})
@@ -127,6 +132,20 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 		w.Header().Set("Cache-Control", "no-store")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// broken is a connection that breaks after so many bytes.
+type broken struct {
+	http.ResponseWriter
+	left int
+}
+
+func (b *broken) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		time.Sleep(200 * time.Millisecond) // so that what was sent before arrives
+		panic(http.ErrAbortHandler)
+	}
+	return b.ResponseWriter.Write(p)
 }
 
 // show runs the page until it says done.
@@ -555,5 +574,84 @@ func (s *site) checkLost(t *testing.T, n reference, long prompt) {
 	}
 	if got := blobs(s.fetched["lost"]); len(got) > 0 {
 		t.Errorf("recovery: fetched %v, want all from the browser's files", got)
+	}
+}
+
+// TestAssets runs the program's own model, after a download that was stopped and connections that broke, and logs how long things take.
+func TestAssets(t *testing.T) {
+	path := chromium(t)
+	wasm := build(t)
+	x, err := os.ReadFile("../../assets/gallery.index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const model = "../../assets/default.bundle"
+	b, err := bundle.Open(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	s := &site{breaks: 3}
+	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil), 5*time.Minute)
+
+	var aborted struct {
+		Name string
+		Done int64
+	}
+	if s.get(t, "aborted", &aborted); aborted.Name != "AbortError" || aborted.Done == 0 {
+		t.Errorf("aborted load: %+v, want AbortError after a part", aborted)
+	}
+	if s.breaks != 0 {
+		t.Errorf("%d connections were left to break", s.breaks)
+	}
+	var cold, warm struct {
+		At     map[string]float64
+		Answer heard
+		Hits   []hit
+	}
+	s.get(t, "cold", &cold)
+	s.get(t, "warm", &warm)
+	t.Logf("cold %v", cold.At)
+	t.Logf("warm %v", warm.At)
+	ends, resumed := map[string]string{}, false
+	for _, r := range s.fetched["aborted"] {
+		from, to, _ := strings.Cut(r, "-")
+		resumed = resumed || ends[to] != "" && ends[to] != from
+		ends[to] = from
+	}
+	if !resumed {
+		t.Errorf("connections broke, and %v was asked for: want one that goes on where another ended", s.fetched["aborted"])
+	}
+	t.Logf("ranges asked for: %v, then %v", s.fetched["aborted"], s.fetched["cold"])
+	if first := s.fetched["cold"]; len(first) < 2 || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
+		t.Errorf("the load after one that was aborted asks for %v, want nothing that was there", first)
+	}
+	if got := blobs(s.fetched["warm"]); len(got) > 0 {
+		t.Errorf("second load: fetched %v, want nothing but the header", got)
+	}
+	if !slices.Equal(cold.Answer.Done.IDs, warm.Answer.Done.IDs) || cold.Answer.Text != warm.Answer.Text {
+		t.Errorf("cold and warm answers differ: %+v, %+v", cold.Answer, warm.Answer)
+	}
+	r, err := runner.Load(t.Context(), cpu.New(), b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gallery, err := index.Parse("gallery", x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := reference{r, gallery}
+	n.same(t, "assets", []heard{cold.Answer}, []prompt{{[]string{"a photo of a"}, map[string]any{"numWords": 32}}})
+	answer, err := r.Retrieve(t.Context(), []runner.Part{{Text: "an emoji of violin[RET]"}}, runner.RetrieveOptions{MaxNumRets: 1, MaxImgPerRet: 5}, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.sameHits(t, "assets", cold.Hits, answer.Pieces[0].Images)
+	var own struct {
+		Row int
+		Own hit
+	}
+	if s.get(t, "own", &own); own.Row != gallery.Rows() {
+		t.Errorf("own picture: %+v, want row %d", own, gallery.Rows())
 	}
 }
