@@ -161,7 +161,7 @@ async function range(url, from, to, {signal, onsize, onbytes}) {
   let have = 0;
   for (let tries = 1; ; tries++) {
     try {
-      const response = await fetch(url, {headers: {Range: `bytes=${from + have}-${to - 1}`}, signal});
+      const response = await fetch(url, {headers: {Range: `bytes=${from + have}-${to - 1}`}, cache: "no-store", signal}); // or it were kept twice
       if (response.status !== 206) {
         response.body?.cancel();
         throw refused(url, response);

@@ -107,8 +107,8 @@ async function run() {
 
   const before = f.gallery.size;
   const row = await f.gallery.add(picture, {path: "mine.png", caption: "mine"});
-  const spare = await f.gallery.add(await file(plan.other), {path: "spare.png"});
-  await f.gallery.remove(spare);
+  const spare = await Promise.all([1, 2, 3].map(async i => f.gallery.add(await file(plan.other), {path: `spare ${i}.png`})));
+  await Promise.all(spare.map(i => f.gallery.remove(i)));
   await tell("add", {before, after: f.gallery.size, row, is: await f.gallery.row(row), bytes: (await f.gallery.picture(row)).size, own: await f.retrieve("a", {k: 100})});
   f.close();
 
@@ -128,6 +128,9 @@ async function run() {
   f = await load();
   await tell("continued", {answers: await answers(f)});
   await tell("whole", "");
+  const both = await Promise.all([load(), load()]);
+  await tell("two", await Promise.all(both.map(answers)));
+  both.forEach(one => one.close());
 
   const lost = [];
   for (const at of [0, 1, 5, 12]) {
