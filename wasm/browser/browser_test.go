@@ -79,6 +79,10 @@ var poor = map[string]string{
 	"cache":  `StorageManager.prototype.getDirectory = async () => { throw new DOMException("not here", "SecurityError"); };`,
 	"memory": `StorageManager.prototype.getDirectory = undefined; CacheStorage.prototype.open = async () => { throw new DOMException("not here", "SecurityError"); };`,
 	"small":  `StorageManager.prototype.estimate = async () => ({quota: 2000, usage: 1000});`,
+
+	"nogpu":     `Object.defineProperty(navigator, "gpu", {value: undefined});`,
+	"noadapter": `GPU.prototype.requestAdapter = async () => null;`,
+	"offline":   `const {fetch} = self; self.fetch = (url, o) => String(url).includes("/models/") ? Promise.reject(new TypeError("offline")) : fetch(url, o);`,
 }
 
 const testPage = `<!doctype html><title>fromage</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script>`
@@ -599,6 +603,16 @@ func (s *site) checkLost(t *testing.T, n reference, long prompt) {
 
 // checkPoor wants a browser without OPFS, or without room, to run the model all the same, and to say what it cannot do.
 func (s *site) checkPoor(t *testing.T, n reference, prompts []prompt) {
+	var without []failure
+	s.get(t, "without", &without)
+	for i, code := range []string{"no-webgpu", "no-adapter"} {
+		if f := without[i]; f.Name != "FromageError" || f.Code != code {
+			t.Errorf("have %+v, want code %s", f, code)
+		}
+	}
+	var offline []heard
+	s.get(t, "offline", &offline)
+	n.same(t, "offline", offline, prompts)
 	for _, c := range []struct {
 		step, storage, notice string
 		fetches               bool

@@ -144,6 +144,17 @@ async function run() {
   f.close();
 
   // The same in browsers that lack something: workers in these folders take it away first.
+  const without = [];
+  for (const folder of ["nogpu", "noadapter"]) {
+    const other = await import(`/${folder}/fromage.js`);
+    const {name, code, message} = await other.Fromage.load({model: "/models/default.bundle"}).catch(error => error);
+    without.push({name, code, message, typed: true});
+  }
+  await tell("without", without);
+  const offline = await import("/offline/fromage.js");
+  f = await offline.Fromage.load({model: "/models/default.bundle", gallery: "/gallery/gallery.index"});
+  await tell("offline", await answers(f));
+  f.close();
   for (const folder of ["cache", "memory", "small"]) {
     if (folder === "small") {
       await change(() => new Uint8Array(0));
