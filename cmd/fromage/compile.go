@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"fromage/compiler"
+	"fromage/compiler/calibrate"
+	"fromage/runner"
 	"fromage/shaders"
 )
 
@@ -18,6 +21,7 @@ func (a *app) compileCommand() *cobra.Command {
 	var o compiler.Options
 	dtype := "f16"
 	var notes []string
+	tokens := 0
 	c := &cobra.Command{
 		Use:   "compile --opt DIR --clip DIR --heads DIR -o FILE",
 		Short: "make a bundle of an OPT, a CLIP and FROMAGe's heads",
@@ -38,11 +42,7 @@ compiled alone. Nothing is left behind when it fails, and a bundle that is there
 			if o.Notes, err = parseNotes(notes); err != nil {
 				return err
 			}
-			line := a.startProgress("compiling "+o.Out, "B")
-			o.Progress = func(p compiler.Progress) { line.set(p.Done, p.Total) }
-			err = compiler.Compile(c.Context(), o)
-			a.endProgress()
-			if err != nil {
+			if err := a.compile(c.Context(), o, tokens); err != nil {
 				return err
 			}
 			return a.compiled(o.Out)
@@ -53,9 +53,35 @@ compiled alone. Nothing is left behind when it fails, and a bundle that is there
 	flags.StringVar(&o.CLIP, "clip", "", "the `FOLDER` of a CLIP checkpoint; its text tower is left out")
 	flags.StringVar(&o.Heads, "heads", "", "FROMAGe's trained heads, a `FOLDER` or a .pth.tar or .safetensors file")
 	flags.StringVar(&dtype, "dtype", dtype, "of the weight matrices: f32, f16, q8 (8 bits and a scale) or q4")
+	flags.IntVar(&tokens, "calibrate", 0, "let the model write this many `TOKENS` and round q8 or q4 matrices for what it computes meanwhile (4096 are enough for a small model)")
 	flags.StringVarP(&o.Out, "output", "o", "", "the bundle, a `FILE`")
 	flags.StringArrayVar(&notes, "note", nil, "a `NAME=TEXT` to keep in the bundle, such as a licence; may come again")
 	return c
+}
+
+// compile makes the bundle, calibrated where tokens is above 0, and shows how far it is.
+func (a *app) compile(ctx context.Context, o compiler.Options, tokens int) error {
+	defer a.endProgress()
+	var line *progressLine
+	o.Progress = func(p compiler.Progress) {
+		if line == nil || line.unit != "B" {
+			line = a.startProgress("compiling "+o.Out, "B")
+		}
+		line.set(p.Done, p.Total)
+	}
+	if tokens == 0 {
+		return compiler.Compile(ctx, o)
+	}
+	dev, err := a.openDevice()
+	if err != nil {
+		return err
+	}
+	return calibrate.Compile(ctx, o, calibrate.Options{Device: dev, Tokens: tokens, Log: a.log, Progress: func(p runner.Progress) {
+		if line == nil || line.what != p.What {
+			line = a.startProgress(p.What, "tokens")
+		}
+		line.set(p.Done, p.Total)
+	}})
 }
 
 // parseNotes reads NAME=TEXT.
