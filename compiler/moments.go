@@ -3,14 +3,10 @@
 package compiler
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"runtime"
-	"slices"
 	"sync"
-
-	"fromage/shaders"
 )
 
 // Moments is the sum of x·xᵀ over inputs x (K) of a matrix (F,K): how much an error in each pair of its columns shows in its outputs.
@@ -81,8 +77,8 @@ func parallel(n int, work func(next func() (int, bool))) {
 // damping is what is added to the diagonal, as a part of its mean: GPTQ's percdamp.
 const damping = 0.01
 
-// rounding prepares for the rows of a matrix: with H the damped moments in the order of the columns, u is the upper triangular U with H⁻¹ = Uᵀ·U, each row
-// divided by its diagonal element.
+// rounding prepares for the rows of a matrix: with H the damped moments, u is the upper triangular U with H⁻¹ = Uᵀ·U, each row divided by its diagonal
+// element.
 //
 // With J the matrix that turns the order around and J·H·J = L·Lᵀ, it is U = J·L⁻¹·J.
 func (m *Moments) rounding() (*rounding, error) {
@@ -97,12 +93,10 @@ func (m *Moments) rounding() (*rounding, error) {
 	if mean == 0 {
 		mean = 1
 	}
-	order := m.order()
 	l := make([]float64, K*K)
 	for i := range K {
 		for j := range i + 1 {
-			a, b := order[K-1-i], order[K-1-j]
-			l[i*K+j] = m.sum[max(a, b)*K+min(a, b)] / mean
+			l[i*K+j] = m.sum[(K-1-j)*K+K-1-i] / mean
 		}
 		l[i*K+i] += damping
 	}
@@ -117,27 +111,7 @@ func (m *Moments) rounding() (*rounding, error) {
 			u[i*K+j] = float32(row[K-1-j] / row[K-1-i])
 		}
 	}
-	return &rounding{K, order, u}, nil
-}
-
-// order lists the columns: blocks by the sum of their squares, the largest first, and the columns of each likewise.
-func (m *Moments) order() []int {
-	square := func(k int) float64 { return m.sum[k*m.K+k] }
-	var blocks [][]int
-	sums := make([]float64, m.K)
-	for first := 0; first < m.K; first += shaders.Block {
-		var b []int
-		for k := first; k < first+shaders.Block; k++ {
-			b = append(b, k)
-			sums[first] += square(k)
-		}
-		blocks = append(blocks, b)
-	}
-	slices.SortStableFunc(blocks, func(a, b []int) int { return cmp.Compare(sums[b[0]], sums[a[0]]) })
-	for _, b := range blocks {
-		slices.SortStableFunc(b, func(i, j int) int { return cmp.Compare(square(j), square(i)) })
-	}
-	return slices.Concat(blocks...)
+	return &rounding{K, u}, nil
 }
 
 // panel is how many columns of a factor are made between two barriers.

@@ -137,7 +137,8 @@ func (w *writer) values(f io.Writer, x *weight, first, rows int, scales []byte) 
 	return <-writing
 }
 
-// encode reads the rows of x from first on into row (n,cols) and stores them in values and scales, the rows shared out among the cores.
+// encode reads the rows of x from first on into row (n,cols), which it may change, and stores them in values and scales, the rows shared out among the
+// cores.
 func (x *weight) encode(first int, row []float32, values, scales []byte) error {
 	n := len(row) / x.cols
 	rowBytes, scaleBytes := x.format.RowBytes(x.cols), x.format.ScaleBytes(x.cols)
