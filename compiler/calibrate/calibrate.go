@@ -33,7 +33,7 @@ const maxMemory = 2 << 30
 // Options say how to calibrate.
 type Options struct {
 	Device gpu.Device // that the unrounded model runs on
-	Tokens int        // that the model writes, rounded up to whole samples of 128; 4096 are enough for a small model
+	Tokens int        // that the model writes, rounded up to whole samples of 128; a model of 17 million parameters gains little beyond 8192
 	Log    *slog.Logger
 
 	// Progress, where given, counts the tokens that the model writes and then reads.
@@ -50,6 +50,9 @@ func Compile(ctx context.Context, o compiler.Options, c Options) error {
 	}
 	if o.OPT == "" {
 		return fmt.Errorf("calibrate: want an OPT checkpoint: only the language model is calibrated")
+	}
+	if c.Tokens < 1 {
+		return fmt.Errorf("calibrate: want 1 token or more, have %d", c.Tokens)
 	}
 	moments, err := measure(ctx, o.OPT, c)
 	if err != nil {

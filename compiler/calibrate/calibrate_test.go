@@ -125,15 +125,17 @@ func TestCompile(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	for _, c := range []struct {
 		want   string
-		change func(*compiler.Options)
+		change func(*compiler.Options, *Options)
 	}{
-		{"want dtype q8 or q4, have f16", func(o *compiler.Options) { o.DType = shaders.F16 }},
-		{"want an OPT checkpoint", func(o *compiler.Options) { o.OPT, o.Heads = "", "" }},
-		{"no such file", func(o *compiler.Options) { o.OPT += "x" }},
+		{"want 1 token or more, have -1", func(_ *compiler.Options, c *Options) { c.Tokens = -1 }},
+		{"want dtype q8 or q4, have f16", func(o *compiler.Options, _ *Options) { o.DType = shaders.F16 }},
+		{"want an OPT checkpoint", func(o *compiler.Options, _ *Options) { o.OPT, o.Heads = "", "" }},
+		{"no such file", func(o *compiler.Options, _ *Options) { o.OPT += "x" }},
 	} {
 		o := options(t, shaders.Q4)
-		c.change(&o)
-		err := Compile(context.Background(), o, Options{Device: cpu.New(), Tokens: 64})
+		calibration := Options{Device: cpu.New(), Tokens: 64}
+		c.change(&o, &calibration)
+		err := Compile(context.Background(), o, calibration)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("Compile = %v, want an error with %q", err, c.want)
 		}
