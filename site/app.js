@@ -85,9 +85,9 @@ const titles = {
 };
 const advice = {
   'no-webgpu': ['Chrome or Edge 113 and later, on Windows, macOS, ChromeOS; on Android 12 and later from version 121.', 'Safari 26 and later, on macOS, iOS and iPadOS.',
-    'Firefox 141 and later on Windows, 145 and later on Macs with Apple silicon.', 'Chrome on Linux: start it with --enable-unsafe-webgpu --enable-features=Vulkan, or switch on “Unsafe WebGPU Support” in chrome://flags.',
+    'Firefox 141 and later on Windows, 145 and later on Macs with Apple silicon.', 'On Linux: Chrome, started with --enable-unsafe-webgpu --enable-features=Vulkan.',
     'Without any of these: the fromage program runs the same model without a browser.'],
-  'no-adapter': ['Switch graphics acceleration on in the browser’s settings and start the browser anew.', 'Update the graphics driver.', 'Chrome and Edge say under chrome://gpu why WebGPU is off.'],
+  'no-adapter': ['On Linux, Chrome and Chromium use the GPU only when started with --enable-unsafe-webgpu --enable-features=Vulkan.', 'Switch graphics acceleration on in the browser’s settings and start the browser anew.', 'Update the graphics driver.', 'Chrome and Edge say under chrome://gpu why WebGPU is off.'],
   insecure: ['Open the page by https:// or, on this machine, by http://localhost or http://127.0.0.1: browsers offer WebGPU only there.'],
   memory: ['Close other tabs and programs that use the GPU, then try again.', 'Choose a model of a smaller dtype: q8 takes half the memory of f16, q4 a quarter.'],
   network: ['See that “fromage serve” still runs, then try again: what has arrived is kept.'],
@@ -128,6 +128,8 @@ async function load(agreed) {
   under = {};
   stopper?.abort();
   stopper = new AbortController();
+  if (!isSecureContext) return problem({ code: 'insecure', message: `Browsers offer WebGPU only at secure addresses, and ${location.origin} is none.` });
+  if (!navigator.gpu) return problem({ code: 'no-webgpu', message: 'The model runs on your GPU by WebGPU, which this browser does not have or has switched off. These have it:' });
   await app.f?.close();
   app.f = null;
   app.chat.enable();
@@ -368,7 +370,12 @@ function makeWorker() {
     };
     app.notice('A new version of this page is ready: see Status.');
   };
-  navigator.serviceWorker.addEventListener('controllerchange', () => (asked ? location.reload() : facts()));
+  navigator.serviceWorker.addEventListener('controllerchange', () => {
+    if (asked) return location.reload();
+    facts();
+    // The pictures that came before the worker did are kept by it too.
+    for (const img of document.images) if (img.src.includes('/gallery/')) fetch(img.src).catch(() => {});
+  });
   navigator.serviceWorker.register('/sw.js').then((r) => {
     offer(r.waiting);
     r.addEventListener('updatefound', () => r.installing?.addEventListener('statechange', (e) => e.target.state === 'installed' && offer(e.target)));

@@ -32,6 +32,9 @@ export class Chat {
     this.base = 0; // how many turns the conversation's first saying replayed
     this.c = null;
     this.stopper = null;
+    this.atEnd = true; // the end of the conversation is in sight
+    $('log').addEventListener('scroll', () => { this.atEnd = $('log').scrollHeight - $('log').scrollTop - $('log').clientHeight < 40; });
+    new ResizeObserver(() => this.follow()).observe($('log'));
     this.composer = new Composer($('input'), { send: () => this.send(), change: () => this.enable(), fail: (e) => app.notice(e.message) });
     $('composer').addEventListener('submit', (e) => {
       e.preventDefault();
@@ -146,7 +149,8 @@ export class Chat {
     this.turns.push(turn);
     const shown = this.show(turn);
     $('log').append(shown.element);
-    $('log').scrollTop = $('log').scrollHeight;
+    this.atEnd = true;
+    this.follow();
     this.stopper = new AbortController();
     this.enable();
     shown.answer.setAttribute('aria-busy', 'true');
@@ -168,6 +172,7 @@ export class Chat {
       shown.answer.removeAttribute('aria-busy');
       shown.update();
       this.enable();
+      this.follow();
       this.keep();
       this.app.announce(spoken(turn));
     }
@@ -221,9 +226,8 @@ export class Chat {
     turn.prompt.forEach((p, i) => said.append(i ? ' ' : '', p.blob ? el('img', { src: urlOf(p.blob), alt: `Picture: ${p.name}` }) : p.text));
     const answer = el('div', { class: 'answer' });
     const update = () => {
-      const log = $('log'), end = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
       answer.replaceChildren(el('span', { class: 'sr', textContent: 'Answer: ' }), ...this.pieces(turn));
-      if (end) log.scrollTop = log.scrollHeight;
+      this.follow();
     };
     update();
     return { element: el('article', { class: 'turn' }, said, answer), answer, update };
@@ -252,8 +256,14 @@ export class Chat {
 
   render() {
     $('log').replaceChildren(...this.turns.map((t) => this.show(t).element));
-    $('log').scrollTop = $('log').scrollHeight;
+    this.atEnd = true;
     this.enable();
+    this.follow();
+  }
+
+  // follow keeps the end of the conversation in sight, unless the person scrolled away from it.
+  follow() {
+    if (this.atEnd) $('log').scrollTop = $('log').scrollHeight;
   }
 
   // use puts a retrieved picture into the message.

@@ -24,7 +24,7 @@ export class Composer {
     field.addEventListener('paste', (e) => this.paste(e));
     field.addEventListener('input', () => {
       // What is left of an emptied field is a line's end, which would hide the placeholder.
-      if (field.textContent === '' && !field.querySelector('.pic')) field.replaceChildren();
+      if (/^\n*$/.test(field.textContent) && !field.querySelector('.pic')) field.replaceChildren();
       on.change();
     });
     document.addEventListener('selectionchange', () => {

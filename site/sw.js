@@ -19,6 +19,8 @@ async function install() {
     if (!response.ok) throw new Error(`${path}: ${response.status}`);
     await cache.put(path, response);
   }));
+  // An index that there is no room for is asked for again at each load.
+  if (GALLERY) await caches.open(gallery).then((c) => c.add('/gallery/gallery.index')).catch(() => {});
 }
 
 async function activate() {
