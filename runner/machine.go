@@ -32,11 +32,8 @@ type Progress struct {
 	What        string
 }
 
-// chunks hands a blob's bytes over piece by piece, as bundle.Bundle does.
-type chunks func(ctx context.Context, blob bundle.Blob, f func(offset int64, chunk []byte) error) error
-
 // newMachine uploads all weights of a manifest.
-func newMachine(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from chunks, progress func(Progress)) (*machine, error) {
+func newMachine(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*machine, error) {
 	m := &machine{
 		dev: dev, info: dev.Info(), manifest: manifest, layouts: manifest.Layouts(),
 		weights: map[string][]shardBuffers{}, states: map[string]gpu.Buffer{}, programs: map[string]*ready{},
@@ -45,46 +42,33 @@ func newMachine(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, 
 	if m.none, err = dev.NewBuffer("none", 16); err != nil {
 		return nil, err
 	}
-	var p Progress
-	for _, t := range m.manifest.Tensors {
-		for _, s := range t.Shards {
-			p.Total += s.Values.Size
-		}
-	}
-	for _, t := range m.manifest.Tensors {
-		p.What = t.Name
+	p := Progress{What: "weights"}
+	var targets []Target
+	for _, t := range manifest.Tensors {
 		for i, s := range t.Shards {
-			up, err := m.upload(ctx, from, fmt.Sprintf("%s.%d", t.Name, i), s)
-			if err != nil {
-				return nil, fmt.Errorf("runner: load %s: %w", t.Name, err)
+			up := shardBuffers{m.none, m.none}
+			for _, part := range []struct {
+				blob   *bundle.Blob
+				buffer *gpu.Buffer
+			}{{&s.Values, &up.values}, {s.Scales, &up.scales}} {
+				if part.blob == nil {
+					continue
+				}
+				if *part.buffer, err = dev.NewBuffer(fmt.Sprintf("%s.%d", t.Name, i), int(part.blob.Size)); err != nil {
+					return nil, fmt.Errorf("runner: load %s: %w", t.Name, err)
+				}
+				targets = append(targets, Target{t.Name, *part.blob, *part.buffer})
+				p.Total += part.blob.Size
 			}
 			m.weights[t.Name] = append(m.weights[t.Name], up)
-			p.Done += s.Values.Size
-			if progress != nil {
-				progress(p)
-			}
 		}
 	}
-	return m, nil
-}
-
-func (m *machine) upload(ctx context.Context, from chunks, label string, s bundle.Shard) (up shardBuffers, err error) {
-	up = shardBuffers{m.none, m.none}
-	for _, part := range []struct {
-		blob   *bundle.Blob
-		buffer *gpu.Buffer
-	}{{&s.Values, &up.values}, {s.Scales, &up.scales}} {
-		if part.blob == nil {
-			continue
+	err = from.Upload(ctx, dev, targets, func(bytes int64) {
+		if p.Done += bytes; progress != nil {
+			progress(p)
 		}
-		if *part.buffer, err = m.dev.NewBuffer(label, int(part.blob.Size)); err != nil {
-			return up, err
-		}
-		if err := from(ctx, *part.blob, func(offset int64, chunk []byte) error { return m.dev.Write(*part.buffer, int(offset), chunk) }); err != nil {
-			return up, err
-		}
-	}
-	return up, nil
+	})
+	return m, err
 }
 
 // ready is one program with the buffers for runs of up to max.

@@ -10,7 +10,6 @@ package runner
 import (
 	"context"
 	"fmt"
-	"math"
 	"sync"
 
 	"fromage/bundle"
@@ -30,89 +29,8 @@ type Runner struct {
 	// scale is exp(logit_scale), the factor on retrieval scores.
 	scale     float32
 	maxTokens int
+	reopen    Reopen
 }
-
-// Load uploads the bundle's weights to dev, which stays the caller's to close. progress, if any, counts bytes of weights.
-func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*Runner, error) {
-	m, err := newMachine(ctx, dev, b.Manifest(), b.Chunks, progress)
-	if err != nil {
-		return nil, err
-	}
-	r := &Runner{m: m, kv: newKVCache(m), maxTokens: maxTokens}
-	if raw, err := optionalFile(b, bundle.FileTokenizer); err != nil {
-		return nil, err
-	} else if raw != nil {
-		r.tok = &tokenizer.Tokenizer{}
-		if err := r.tok.UnmarshalBinary(raw); err != nil {
-			return nil, fmt.Errorf("runner: %s: %w", bundle.FileTokenizer, err)
-		}
-	}
-	if raw, err := optionalFile(b, bundle.FilePreprocessor); err != nil {
-		return nil, err
-	} else if raw != nil {
-		config, err := vision.LoadConfig(raw)
-		if err != nil {
-			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
-		}
-		if r.vision, err = vision.NewProcessor(config, vision.Limits{}); err != nil {
-			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
-		}
-		if h, w := config.Shape(); h != m.manifest.Settings.ImageSize || w != h {
-			return nil, fmt.Errorf("runner: %s: want pictures of %d pixels a side, have %d × %d", bundle.FilePreprocessor, m.manifest.Settings.ImageSize, w, h)
-		}
-	}
-	return r, r.readScale()
-}
-
-// LoadRandom makes a runner of a manifest without a file (compiler.Blank), its weights made up, for measuring speed. It has no tokenizer.
-func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, progress func(Progress)) (*Runner, error) {
-	// The pattern is small numbers in every format: f16 pairs near 0.01, which as f32 are near 0.0004 and as codes and scales finite.
-	pattern := make([]byte, bundle.ChunkSize)
-	state := uint32(1)
-	for i := 0; i < len(pattern); i += 2 {
-		state = state*1664525 + 1013904223
-		pattern[i], pattern[i+1] = byte(state>>24), 0x20|byte(state>>16)&0x81
-	}
-	m, err := newMachine(ctx, dev, manifest, func(ctx context.Context, blob bundle.Blob, f func(int64, []byte) error) error {
-		for at := int64(0); at < blob.Size; at += bundle.ChunkSize {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := f(at, pattern[:min(bundle.ChunkSize, blob.Size-at)]); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, progress)
-	if err != nil {
-		return nil, err
-	}
-	return &Runner{m: m, kv: newKVCache(m), scale: 1, maxTokens: maxTokens}, nil
-}
-
-// optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
-func optionalFile(b *bundle.Bundle, name string) ([]byte, error) {
-	if _, ok := b.Manifest().Files[name]; !ok {
-		return nil, nil
-	}
-	return b.File(name)
-}
-
-// readScale fetches logit_scale where the model has one.
-func (r *Runner) readScale() error {
-	r.scale = 1
-	if w, ok := r.m.weights[logitScale]; ok {
-		x := make([]float32, 1)
-		if err := r.m.dev.Read(w[0].values, 0, bytesOf(x)); err != nil {
-			return err
-		}
-		r.scale = float32(math.Exp(float64(x[0])))
-	}
-	return nil
-}
-
-// logitScale is the name of the weight with the logarithm of the retrieval factor.
-const logitScale = "logit_scale"
 
 // Settings returns what the bundle says of the model.
 func (r *Runner) Settings() bundle.Settings { return r.m.manifest.Settings }
@@ -186,11 +104,15 @@ func (r *Runner) Embed(ctx context.Context, pixels [][]float32, progress func(Pr
 			return nil, err
 		}
 		n := min(len(pixels), r.imageBatch())
-		pooled, _, err := r.pooled(pixels[:n], false)
-		if err != nil {
-			return nil, err
-		}
-		batch, err := r.maps(pooled)
+		var batch []Image
+		err := r.mend(ctx, func() error {
+			pooled, _, err := r.pooled(pixels[:n], false)
+			if err != nil {
+				return err
+			}
+			batch, err = r.maps(pooled)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -72,7 +72,15 @@ type place struct {
 }
 
 // forward runs what the feeds' sequences have not computed yet, packed without padding, in as few runs as the device's limits allow.
-func (r *Runner) forward(ctx context.Context, feeds []feed, w want) (*results, error) {
+func (r *Runner) forward(ctx context.Context, feeds []feed, w want) (out *results, err error) {
+	err = r.mend(ctx, func() error {
+		out, err = r.forwardOnce(ctx, feeds, w)
+		return err
+	})
+	return out, err
+}
+
+func (r *Runner) forwardOnce(ctx context.Context, feeds []feed, w want) (*results, error) {
 	var batch []*Sequence
 	var places []place
 	for i, f := range feeds {

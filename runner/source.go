@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"fromage/bundle"
+	"fromage/gpu"
+	"fromage/plan"
+	"fromage/tokenizer"
+	"fromage/vision"
+)
+
+// Source is where the contents of a bundle come from: an open bundle.Bundle, or whatever a host has in its place.
+type Source interface {
+	// File returns one of Manifest.Files, checked.
+	File(name string) ([]byte, error)
+	// Upload fills each target's buffer with its blob, checked, in any order, and tells done of the bytes of each piece.
+	Upload(ctx context.Context, dev gpu.Device, targets []Target, done func(bytes int64)) error
+}
+
+// Target is a blob of the manifest and the device buffer, of its size, that it fills. Several targets may share a blob.
+type Target struct {
+	Name   string // of the tensor
+	Blob   bundle.Blob
+	Buffer gpu.Buffer
+}
+
+// chunks is a Source that hands blobs over in order, piece by piece, as bundle.Bundle does.
+type chunks struct {
+	file func(name string) ([]byte, error)
+	each func(ctx context.Context, blob bundle.Blob, f func(offset int64, chunk []byte) error) error
+}
+
+func (c chunks) File(name string) ([]byte, error) { return c.file(name) }
+
+func (c chunks) Upload(ctx context.Context, dev gpu.Device, targets []Target, done func(int64)) error {
+	for _, t := range targets {
+		err := c.each(ctx, t.Blob, func(offset int64, chunk []byte) error {
+			if err := dev.Write(t.Buffer, int(offset), chunk); err != nil {
+				return err
+			}
+			done(int64(len(chunk)))
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("runner: load %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// Load uploads the bundle's weights to dev, which stays the caller's to close. progress, if any, counts bytes of weights.
+func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*Runner, error) {
+	return LoadFrom(ctx, dev, b.Manifest(), chunks{b.File, b.Chunks}, progress)
+}
+
+// LoadFrom is Load where the bundle's contents come from elsewhere than a file.
+func LoadFrom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Runner, error) {
+	m, err := newMachine(ctx, dev, manifest, from, progress)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runner{m: m, kv: newKVCache(m), maxTokens: maxTokens}
+	if raw, err := optionalFile(manifest, from, bundle.FileTokenizer); err != nil {
+		return nil, err
+	} else if raw != nil {
+		r.tok = &tokenizer.Tokenizer{}
+		if err := r.tok.UnmarshalBinary(raw); err != nil {
+			return nil, fmt.Errorf("runner: %s: %w", bundle.FileTokenizer, err)
+		}
+	}
+	if raw, err := optionalFile(manifest, from, bundle.FilePreprocessor); err != nil {
+		return nil, err
+	} else if raw != nil {
+		config, err := vision.LoadConfig(raw)
+		if err != nil {
+			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
+		}
+		if r.vision, err = vision.NewProcessor(config, vision.Limits{}); err != nil {
+			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
+		}
+		if h, w := config.Shape(); h != m.manifest.Settings.ImageSize || w != h {
+			return nil, fmt.Errorf("runner: %s: want pictures of %d pixels a side, have %d × %d", bundle.FilePreprocessor, m.manifest.Settings.ImageSize, w, h)
+		}
+	}
+	return r, r.readScale()
+}
+
+// LoadRandom makes a runner of a manifest without a file (compiler.Blank), its weights made up, for measuring speed. It has no tokenizer.
+func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, progress func(Progress)) (*Runner, error) {
+	// The pattern is small numbers in every format: f16 pairs near 0.01, which as f32 are near 0.0004 and as codes and scales finite.
+	pattern := make([]byte, bundle.ChunkSize)
+	state := uint32(1)
+	for i := 0; i < len(pattern); i += 2 {
+		state = state*1664525 + 1013904223
+		pattern[i], pattern[i+1] = byte(state>>24), 0x20|byte(state>>16)&0x81
+	}
+	random := chunks{each: func(ctx context.Context, blob bundle.Blob, f func(int64, []byte) error) error {
+		for at := int64(0); at < blob.Size; at += bundle.ChunkSize {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := f(at, pattern[:min(bundle.ChunkSize, blob.Size-at)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	m, err := newMachine(ctx, dev, manifest, random, progress)
+	if err != nil {
+		return nil, err
+	}
+	return &Runner{m: m, kv: newKVCache(m), scale: 1, maxTokens: maxTokens}, nil
+}
+
+// optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
+func optionalFile(manifest *bundle.Manifest, from Source, name string) ([]byte, error) {
+	if _, ok := manifest.Files[name]; !ok {
+		return nil, nil
+	}
+	return from.File(name)
+}
+
+// readScale fetches logit_scale where the model has one.
+func (r *Runner) readScale() error {
+	r.scale = 1
+	if w, ok := r.m.weights[logitScale]; ok {
+		x := make([]float32, 1)
+		if err := r.m.dev.Read(w[0].values, 0, bytesOf(x)); err != nil {
+			return err
+		}
+		r.scale = float32(math.Exp(float64(x[0])))
+	}
+	return nil
+}
+
+// logitScale is the name of the weight with the logarithm of the retrieval factor.
+const logitScale = "logit_scale"
+
+// Reopen opens a device in place of one that was lost, and says where the weights come from again.
+type Reopen func(ctx context.Context) (gpu.Device, Source, error)
+
+// OnLoss lets the runner survive the loss of its device (gpu.ErrLost): it calls reopen, uploads the weights anew, computes again what sequences had
+// computed, from their tokens, and goes on with the call that failed; a generation continues with the token it was at. Device then returns the new
+// device. What others made on the old one, such as a Gallery, they make again.
+func (r *Runner) OnLoss(reopen Reopen) { r.reopen = reopen }
+
+// maxLosses is how many losses one call survives; more mean that the call is what loses the device.
+const maxLosses = 3
+
+// mend calls f, and again after a loss of the device that could be made good. The runner is locked.
+func (r *Runner) mend(ctx context.Context, f func() error) error {
+	err := f()
+	for n := 0; n < maxLosses && r.reopen != nil && errors.Is(err, gpu.ErrLost); n++ {
+		if e := r.restore(ctx); e != nil {
+			return fmt.Errorf("runner: recover from the loss of the device: %w", e)
+		}
+		err = f()
+	}
+	return err
+}
+
+// restore puts the runner on a new device, where no sequence has anything computed.
+func (r *Runner) restore(ctx context.Context) error {
+	dev, from, err := r.reopen(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := newMachine(ctx, dev, r.m.manifest, from, nil)
+	if err != nil {
+		return err
+	}
+	for _, s := range r.kv.sequences {
+		s.first, s.rows, s.computed = 0, 0, 0
+	}
+	r.m, r.kv = m, newKVCache(m)
+	return nil
+}
+
+// Kernels returns, each once, the kernels that a device with these properties runs for a model: its pictures, one at a time, and its text in runs of
+// the given numbers of tokens. A device that compiles them while weights are on their way is ready sooner.
+func Kernels(info gpu.Info, manifest *bundle.Manifest, tokens ...int) ([]*gpu.Kernel, error) {
+	runs := map[string][]plan.Dims{"vision": {plan.RunImages(1, manifest.Settings.ImageTokens)}, "maps": {plan.RunImages(1, 1)}}
+	for _, n := range tokens {
+		runs["lm"] = append(runs["lm"], plan.Run(n, 1, 0))
+	}
+	var kernels []*gpu.Kernel
+	seen := map[string]bool{}
+	for _, p := range manifest.Model.Programs {
+		for _, dims := range runs[p.Name] {
+			steps, err := p.Lower(info, manifest.Layouts(), dims)
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range steps {
+				if k := s.Dispatch.Kernel; !seen[k.Name] {
+					seen[k.Name] = true
+					kernels = append(kernels, k)
+				}
+			}
+		}
+	}
+	return kernels, nil
+}

@@ -1,0 +1,697 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !js && unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fromage/bundle"
+	"fromage/compiler"
+	"fromage/gpu/browser"
+	"fromage/gpu/cpu"
+	"fromage/index"
+	"fromage/internal/browserhost"
+	"fromage/runner"
+	"fromage/shaders"
+)
+
+// chromium returns the browser's path; without one it skips, loudly, and fails where FROMAGE_REQUIRE_BROWSER is 1.
+func chromium(t *testing.T) string {
+	t.Helper()
+	path, err := browserhost.Find()
+	if err != nil && browserhost.Required() {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Skipf("SKIPPED, NOTHING TESTED: %v", err)
+	}
+	return path
+}
+
+func command(t *testing.T, env []string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// build builds fromage.wasm.
+func build(t *testing.T) string {
+	out := filepath.Join(t.TempDir(), "fromage.wasm")
+	command(t, []string{"GOOS=js", "GOARCH=wasm", "CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, ".")
+	return out
+}
+
+// site serves what `fromage serve` does, and the test's page, and notes which bytes of the model are asked for.
+type site struct {
+	mu      sync.Mutex
+	ranges  []string                   // of the model, since they were last taken
+	steps   map[string]json.RawMessage // what the page reported
+	fetched map[string][]string        // ranges asked for before each report
+	done    chan struct{}
+	breaks  int // responses with a part of the model that are still to be cut short
+}
+
+// poor are browsers that lack something, by the folder under which they are served: what a worker there does first.
+var poor = map[string]string{
+	"cache":  `StorageManager.prototype.getDirectory = async () => { throw new DOMException("not here", "SecurityError"); };`,
+	"memory": `StorageManager.prototype.getDirectory = undefined; CacheStorage.prototype.open = async () => { throw new DOMException("not here", "SecurityError"); };`,
+	"small":  `StorageManager.prototype.estimate = async () => ({quota: 2000, usage: 1000});`,
+}
+
+const testPage = `<!doctype html><title>fromage</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script>`
+
+func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan any) http.Handler {
+	goroot := command(t, nil, "go", "env", "GOROOT")
+	mux := http.NewServeMux()
+	bytesAt := func(url, kind string, data []byte) {
+		mux.HandleFunc("GET "+url, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", kind)
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+		})
+	}
+	file := func(url, path string) {
+		mux.HandleFunc("GET "+url, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })
+	}
+	for _, name := range []string{"fromage.js", "worker.js", "store.js"} {
+		file("/"+name, "../../site/"+name)
+	}
+	for folder, script := range poor {
+		file("/"+folder+"/fromage.js", "../../site/fromage.js")
+		bytesAt("/"+folder+"/worker.js", "text/javascript", []byte(`import "./take.js"; import "/worker.js";`))
+		bytesAt("/"+folder+"/take.js", "text/javascript", []byte(script))
+	}
+	file("/fromage.wasm", wasm)
+	file("/wasm_exec.js", filepath.Join(goroot, "lib", "wasm", "wasm_exec.js"))
+	file("/page.js", page)
+	mux.Handle("GET /pictures/", http.StripPrefix("/pictures/", http.FileServer(http.Dir("../../vision/testdata/pictures"))))
+	bytesAt("/{$}", "text/html", []byte(testPage))
+	bytesAt("/gpu.js", "text/javascript", []byte(browser.Script))
+	bytesAt("/gallery/gallery.index", "application/octet-stream", x)
+	described, err := json.Marshal(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytesAt("/plan.json", "application/json", described)
+	mux.HandleFunc("GET /models/default.bundle", func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.ranges = append(s.ranges, r.Header.Get("Range"))
+		if s.breaks > 0 && r.Header.Get("Range") != "bytes=0-63" {
+			s.breaks--
+			w = &broken{w, 1 << 20}
+		}
+		s.mu.Unlock()
+		http.ServeFile(w, r, model)
+	})
+	mux.HandleFunc("POST /report", func(_ http.ResponseWriter, r *http.Request) {
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		step := r.FormValue("step")
+		t.Logf("%s: %s", step, data[:min(len(data), 300)])
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.steps[step], s.fetched[step], s.ranges = data, s.ranges, nil
+		if step == "done" {
+			close(s.done)
+		}
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; worker-src 'self'")
+		w.Header().Set("Cache-Control", "no-store")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// broken is a connection that breaks after so many bytes.
+type broken struct {
+	http.ResponseWriter
+	left int
+}
+
+func (b *broken) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		time.Sleep(200 * time.Millisecond) // so that what was sent before arrives
+		panic(http.ErrAbortHandler)
+	}
+	return b.ResponseWriter.Write(p)
+}
+
+// show runs the page until it says done.
+func (s *site) show(t *testing.T, path string, handler http.Handler, patience time.Duration) {
+	t.Helper()
+	s.steps, s.fetched, s.done = map[string]json.RawMessage{}, map[string][]string{}, make(chan struct{})
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- browserhost.Open(ctx, path, server.URL+"/") }()
+	select {
+	case <-s.done:
+		cancel()
+		<-ended
+	case err := <-ended:
+		t.Fatalf("the page did not end within %v: %v", patience, err)
+	}
+	var failed string
+	s.get(t, "done", &failed)
+	if failed != "" {
+		t.Fatalf("the page failed: %s", failed)
+	}
+}
+
+// get reads what the page reported at a step.
+func (s *site) get(t *testing.T, step string, v any) {
+	t.Helper()
+	data, ok := s.steps[step]
+	if !ok {
+		t.Fatalf("the page did not come to step %q: %s", step, s.steps["done"])
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		t.Fatalf("%s: %s: %v", step, data, err)
+	}
+}
+
+type prompt struct {
+	Parts   []string       `json:"parts"`
+	Options map[string]any `json:"options"`
+}
+
+type heard struct {
+	Text   string
+	Images []hit
+	Events []string
+	Done   *struct {
+		Stop   string
+		Tokens int
+		IDs    []int32
+	}
+}
+
+type hit struct {
+	Row                    int
+	Path, Caption, Licence string
+	Own                    bool
+	Score                  float32
+}
+
+type failure struct {
+	Name, Code, Message string
+	Typed               bool
+}
+
+// reference is the same model on the Go twins.
+type reference struct {
+	r *runner.Runner
+	x *index.Index
+}
+
+// Search implements runner.Searcher.
+func (n reference) Search(e []float32, k int, seen []int) ([]index.Hit, error) {
+	hits, err := n.x.Search(e, k, index.Options{Seen: seen})
+	for i := range hits {
+		hits[i].Score *= n.r.Scale()
+	}
+	return hits, err
+}
+
+const golden = "../../testdata/golden/fromage/one-token/"
+
+// compiled makes the golden FROMAGe's bundle and an index of pictures.
+func compiled(t *testing.T) (path string, n reference) {
+	path = filepath.Join(t.TempDir(), "default.bundle")
+	err := compiler.Compile(t.Context(), compiler.Options{
+		OPT: golden + "facebook/opt-tiny", CLIP: golden + "openai/clip-tiny", Heads: golden + "fromage_model_pretrained_ckpt.pth.tar", DType: shaders.F32, Out: path,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	dev := cpu.New()
+	if n.r, err = runner.Load(t.Context(), dev, b, nil); err != nil {
+		t.Fatal(err)
+	}
+	id, err := hex.DecodeString(n.r.Settings().HeadsHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.x, err = index.New(index.Header{D: n.r.Settings().SharedDim, DType: index.F32, Model: [32]byte(id)}); err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob("../../vision/testdata/pictures/*.*")
+	if err != nil || len(names) < 12 {
+		t.Fatalf("want 12 pictures, have %d, %v", len(names), err)
+	}
+	var rows []index.Row
+	for _, name := range names {
+		rows = append(rows, index.Row{Meta: index.Meta{Path: filepath.Base(name), Caption: "caption " + filepath.Base(name), Licence: "CC0"}, Embedding: n.image(t, name).Retrieval})
+	}
+	if err := n.x.Append(rows); err != nil {
+		t.Fatal(err)
+	}
+	return path, n
+}
+
+func (n reference) image(t *testing.T, name string) runner.Image {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, w := n.r.Vision().Shape()
+	pixels := make([]float32, 3*h*w)
+	if err := n.r.Vision().Process(data, pixels); err != nil {
+		t.Fatal(err)
+	}
+	images, err := n.r.Embed(t.Context(), [][]float32{pixels}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return images[0]
+}
+
+// same wants what the page heard for the prompts to be the reference's tokens and texts.
+func (n reference) same(t *testing.T, step string, got []heard, prompts []prompt) {
+	t.Helper()
+	if len(got) != len(prompts) {
+		t.Fatalf("%s: want %d answers, have %d", step, len(prompts), len(got))
+	}
+	for i, p := range prompts {
+		o := runner.DefaultOptions()
+		o.NumWords, o.IgnoreEOS = p.Options["numWords"].(int), true
+		if scale, ok := p.Options["retScaleFactor"]; ok {
+			o.RetScaleFactor, o.MaxImgPerRet = scale.(float64), 3
+		}
+		seq := n.r.NewSequence()
+		for _, text := range p.Parts {
+			if err := seq.Append(runner.Part{Text: text}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := seq.Generate(t.Context(), o, n, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seq.Close()
+		text := ""
+		var images []index.Hit
+		for _, piece := range want.Pieces {
+			text += piece.Text
+			images = append(images, piece.Images...)
+		}
+		g := got[i]
+		if g.Done == nil || !slices.Equal(g.Done.IDs, want.IDs) || g.Text != text || g.Done.Stop != want.Stop {
+			t.Errorf("%s: generate(%q) = %+v, want tokens %v, text %q, stop %s", step, p.Parts, g, want.IDs, text, want.Stop)
+		}
+		n.sameHits(t, step, g.Images, images)
+	}
+}
+
+// sameHits wants the same pictures in order, but for neighbours whose scores differ by rounding alone.
+func (n reference) sameHits(t *testing.T, step string, got []hit, want []index.Hit) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s: want %d pictures, have %d", step, len(want), len(got))
+		return
+	}
+	for i, w := range want {
+		m, err := n.x.Row(w.Row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		off := math.Abs(float64(got[i].Score - w.Score))
+		close := i > 0 && want[i-1].Score-w.Score < 1e-3 || i+1 < len(want) && w.Score-want[i+1].Score < 1e-3
+		if off > 2e-3 || got[i].Row != w.Row && !close || got[i].Row == w.Row && (got[i].Path != m.Path || got[i].Caption != m.Caption || got[i].Own) {
+			t.Errorf("%s: picture %d: have %+v, want row %d, %s, score %g", step, i, got[i], w.Row, m.Path, w.Score)
+		}
+	}
+}
+
+// blobs are the ranges that are neither the header nor the manifest.
+func blobs(ranges []string) (out []string) {
+	for _, r := range ranges {
+		if r != "bytes=0-63" {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// TestBrowser runs a model in the browser through fromage.js, with fresh files, kept ones, damaged and cut ones, and a GPU that goes away.
+func TestBrowser(t *testing.T) {
+	path := chromium(t)
+	wasm := build(t)
+	model, n := compiled(t)
+	var x bytes.Buffer
+	if _, err := n.x.WriteTo(&x); err != nil {
+		t.Fatal(err)
+	}
+	var prompts []prompt
+	for _, text := range []string{"show me a beaver", "Q: What is this image?\nA:", "a photo of a cat", "the", "Once upon a time", "watercolor drawing", "1 2 3 4", "é ß 日本"} {
+		prompts = append(prompts, prompt{[]string{text}, map[string]any{"numWords": 16, "ignoreEOS": true}})
+	}
+	prompts = append(prompts, prompt{[]string{"show me", " a beaver"}, map[string]any{"numWords": 10, "ignoreEOS": true, "retScaleFactor": 100.0, "maxImgPerRet": 3}})
+	long := prompt{[]string{"Q: What is this image?\nA:"}, map[string]any{"numWords": 40, "ignoreEOS": true}}
+	queries := [][]string{{"a cat"}, {"watercolor drawing"}, {"a photo of a dog", " and a cat[RET]"}}
+	s := &site{}
+	s.show(t, path, s.handler(t, wasm, model, "testdata/page.js", x.Bytes(), map[string]any{
+		"prompts": prompts, "long": long, "queries": queries, "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
+	}), 5*time.Minute)
+
+	s.checkLoading(t, n)
+	var answers []heard
+	s.get(t, "answers", &answers)
+	n.same(t, "answers", answers, prompts)
+	s.checkRetrieval(t, n, queries)
+	s.checkScore(t, n, prompts[0].Parts[0])
+	s.checkChat(t)
+	s.checkMistakes(t)
+	s.checkGallery(t, n)
+	s.checkKept(t, n, prompts)
+	s.checkLost(t, n, long)
+	s.checkPoor(t, n, prompts)
+}
+
+func (s *site) checkLoading(t *testing.T, n reference) {
+	for step, code := range map[string]string{"wrong address": "network", "no bundle": "model"} {
+		var f failure
+		if s.get(t, step, &f); f.Code != code || !f.Typed || f.Message == "" {
+			t.Errorf("%s: have %+v, want code %s", step, f, code)
+		}
+	}
+	var load struct {
+		Info struct {
+			DType, Storage       string
+			DispatchesPerToken   int
+			ModelBytes, GPUBytes int64
+			Settings             bundle.Settings
+		}
+		Ready    int
+		Progress struct{ Done, Total, Cached int64 }
+	}
+	s.get(t, "load", &load)
+	dispatches, err := n.r.Dispatches()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := load.Info
+	if i.DType != "f32" || i.Storage != "opfs" || i.DispatchesPerToken == 0 || i.ModelBytes <= 0 || i.GPUBytes <= i.ModelBytes || i.Settings != n.r.Settings() {
+		t.Errorf("info() = %+v, want f32, opfs, dispatches (the twins': %d), sizes, settings %+v", i, dispatches, n.r.Settings())
+	}
+	if p := load.Progress; load.Ready != 2 || p.Done != p.Total || p.Total != i.ModelBytes || p.Cached != 0 {
+		t.Errorf("load: %d ready events, last download event %+v, want 2 and all of %d bytes", load.Ready, p, i.ModelBytes)
+	}
+}
+
+func (s *site) checkRetrieval(t *testing.T, n reference, queries [][]string) {
+	var hits [][]hit
+	s.get(t, "hits", &hits)
+	for i, q := range queries {
+		var parts []runner.Part
+		for _, text := range q {
+			parts = append(parts, runner.Part{Text: text})
+		}
+		if last := &parts[len(parts)-1]; !strings.Contains(last.Text, "[RET]") {
+			last.Text += "[RET]"
+		}
+		answer, err := n.r.Retrieve(t.Context(), parts, runner.RetrieveOptions{MaxNumRets: 1, MaxImgPerRet: 10}, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.sameHits(t, fmt.Sprint("retrieve ", q), hits[i], answer.Pieces[0].Images)
+	}
+	image := n.image(t, "../../vision/testdata/pictures/grey.jpg")
+	answer, err := n.r.Retrieve(t.Context(), []runner.Part{{Image: &image}, {Text: "a cat[RET]"}}, runner.RetrieveOptions{MaxNumRets: 1, MaxImgPerRet: 3}, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.get(t, "picture hits", &hits)
+	for _, h := range hits {
+		n.sameHits(t, "retrieve with a picture", h, answer.Pieces[0].Images)
+	}
+}
+
+func (s *site) checkScore(t *testing.T, n reference, text string) {
+	image := n.image(t, "../../vision/testdata/pictures/grey.jpg")
+	want, err := n.r.Score(t.Context(), []runner.Part{{Text: text}}, []runner.Part{{Image: &image}, {Text: "a cat"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []struct {
+		LogLikelihood, Sum float64
+		Tokens             []float32
+	}
+	s.get(t, "score", &got)
+	for i, w := range want {
+		if g := got[i]; math.Abs(g.LogLikelihood-w.Mean) > 1e-4 || math.Abs(g.Sum-w.Sum) > 1e-3 || len(g.Tokens) != len(w.Tokens) {
+			t.Errorf("score %d = %+v, want %+v", i, g, w)
+		}
+	}
+}
+
+func (s *site) checkChat(t *testing.T) {
+	var c struct {
+		First, Second, Again, Retried, Stopped heard
+		Turns                                  int
+	}
+	s.get(t, "chat", &c)
+	if c.Turns != 2 || c.First.Done == nil || c.Second.Text != c.Again.Text || c.Again.Text != c.Retried.Text || !slices.Equal(c.Second.Done.IDs, c.Retried.Done.IDs) {
+		t.Errorf("conversation: %+v, want two turns, and the second the same after undo and retry", c)
+	}
+	if d := c.Stopped.Done; d == nil || d.Stop != "aborted" || d.Tokens == 0 || d.Tokens == 40 {
+		t.Errorf("aborted generation: %+v, want a part of it and stop aborted", c.Stopped)
+	}
+}
+
+func (s *site) checkMistakes(t *testing.T) {
+	var mistakes []failure
+	s.get(t, "mistakes", &mistakes)
+	for i, want := range []failure{{"FromageError", "input", "top-p", true}, {"FromageError", "input", "numWrods", true}, {"FromageError", "picture", "picture", true},
+		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"AbortError", "20", "", false}} {
+		if m := mistakes[i]; m.Name != want.Name || want.Typed && m.Code != want.Code || !strings.Contains(m.Message, want.Message) {
+			t.Errorf("mistake %d: have %+v, want %+v", i, m, want)
+		}
+	}
+}
+
+func (s *site) checkGallery(t *testing.T, n reference) {
+	var add struct {
+		Before, After, Row, Bytes int
+		Is                        hit
+		Own                       []hit
+	}
+	s.get(t, "add", &add)
+	info, err := os.Stat("../../vision/testdata/pictures/grey.jpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := hit{Path: "mine.png", Caption: "mine", Own: true}
+	if add.Before != n.x.Len() || add.After != add.Before+1 || add.Row != n.x.Rows() || add.Is != mine || add.Bytes != int(info.Size()) || len(add.Own) != add.After {
+		t.Errorf("add: %+v, want row %d: %+v", add, n.x.Rows(), mine)
+	}
+	// It is also in the gallery: both rows score the same.
+	var score [2]float32
+	for _, h := range add.Own {
+		if h.Own {
+			score[0] = h.Score
+		} else if h.Path == "grey.jpg" {
+			score[1] = h.Score
+		}
+	}
+	if math.Abs(float64(score[0]-score[1])) > 1e-3 {
+		t.Errorf("the same picture, own and of the gallery: scores %v", score)
+	}
+	var second struct {
+		Size, Bytes int
+		Own         []hit
+		Progress    struct{ Done, Total, Cached int64 }
+	}
+	s.get(t, "second load", &second)
+	if second.Size != add.After || len(second.Own) != 1 || second.Own[0].Path != "mine.png" || second.Bytes != add.Bytes || second.Progress.Cached != second.Progress.Total {
+		t.Errorf("after a reload: %+v, want one own picture, and all bytes from the browser's files", second)
+	}
+}
+
+func (s *site) checkKept(t *testing.T, n reference, prompts []prompt) {
+	if got := blobs(s.fetched["second load"]); len(got) > 0 {
+		t.Errorf("second load: fetched %v, want nothing but the header", got)
+	}
+	var healed struct {
+		Answers []heard
+		Notices int
+	}
+	s.get(t, "healed", &healed)
+	n.same(t, "healed", healed.Answers, prompts)
+	if got := blobs(s.fetched["healed"]); len(got) != 1 || healed.Notices == 0 {
+		t.Errorf("damaged byte: fetched %v with %d notices, want one range and a notice", got, healed.Notices)
+	}
+	s.get(t, "continued", &healed)
+	n.same(t, "continued", healed.Answers, prompts)
+	if got := blobs(s.fetched["continued"]); len(got) == 0 || slices.ContainsFunc(got, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
+		t.Errorf("half a file: fetched %v, want the other half alone", got)
+	}
+}
+
+func (s *site) checkLost(t *testing.T, n reference, long prompt) {
+	var lost struct {
+		Lost []heard
+		Idle struct {
+			Caption string
+			Hits    []hit
+		}
+		Calm heard
+	}
+	s.get(t, "lost", &lost)
+	n.same(t, "after losses", []heard{lost.Calm}, []prompt{long})
+	for i, l := range lost.Lost {
+		n.same(t, fmt.Sprint("loss ", i), []heard{l}, []prompt{long})
+		if !slices.Contains(l.Events, "lost") || !slices.Contains(l.Events, "recovered") {
+			t.Errorf("loss %d: events %v, want lost and recovered", i, l.Events)
+		}
+	}
+	var caption string
+	if s.get(t, "caption", &caption); caption != lost.Idle.Caption {
+		t.Errorf("caption(picture) = %q after a loss, %q before", lost.Idle.Caption, caption)
+	}
+	var hits [][]hit
+	if s.get(t, "hits", &hits); len(lost.Idle.Hits) != len(hits[0]) || lost.Idle.Hits[0].Row != hits[0][0].Row {
+		t.Errorf("retrieve after a loss = %+v, want %+v", lost.Idle.Hits, hits[0])
+	}
+	if got := blobs(s.fetched["lost"]); len(got) > 0 {
+		t.Errorf("recovery: fetched %v, want all from the browser's files", got)
+	}
+}
+
+// checkPoor wants a browser without OPFS, or without room, to run the model all the same, and to say what it cannot do.
+func (s *site) checkPoor(t *testing.T, n reference, prompts []prompt) {
+	for _, c := range []struct {
+		step, storage, notice string
+		fetches               bool
+	}{
+		{"cache first", "cache", "your picture", true}, {"cache second", "cache", "your picture", false},
+		{"memory first", "memory", "keeps nothing", true}, {"memory second", "memory", "keeps nothing", true},
+		{"small first", "opfs", "no room", true}, {"small second", "opfs", "no room", true},
+	} {
+		var got struct {
+			Storage string
+			Answers []heard
+			Notices []string
+			Bytes   int
+		}
+		s.get(t, c.step, &got)
+		n.same(t, c.step, got.Answers, prompts)
+		if got.Storage != c.storage || !strings.Contains(strings.Join(got.Notices, " "), c.notice) || got.Bytes == 0 {
+			t.Errorf("%s: %s, %q, a picture of %d bytes; want %s and a notice of %q", c.step, got.Storage, got.Notices, got.Bytes, c.storage, c.notice)
+		}
+		if fetched := blobs(s.fetched[c.step]); c.fetches != (len(fetched) > 0) {
+			t.Errorf("%s: fetched %v", c.step, fetched)
+		}
+	}
+}
+
+// TestAssets runs the program's own model, after a download that was stopped and connections that broke, and logs how long things take.
+func TestAssets(t *testing.T) {
+	path := chromium(t)
+	wasm := build(t)
+	x, err := os.ReadFile("../../assets/gallery.index")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const model = "../../assets/default.bundle"
+	b, err := bundle.Open(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	s := &site{breaks: 3}
+	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil), 5*time.Minute)
+
+	var aborted struct {
+		Name string
+		Done int64
+	}
+	if s.get(t, "aborted", &aborted); aborted.Name != "AbortError" || aborted.Done == 0 {
+		t.Errorf("aborted load: %+v, want AbortError after a part", aborted)
+	}
+	if s.breaks != 0 {
+		t.Errorf("%d connections were left to break", s.breaks)
+	}
+	var cold, warm struct {
+		At     map[string]float64
+		Answer heard
+		Hits   []hit
+	}
+	s.get(t, "cold", &cold)
+	s.get(t, "warm", &warm)
+	t.Logf("cold %v", cold.At)
+	t.Logf("warm %v", warm.At)
+	ends, resumed := map[string]string{}, false
+	for _, r := range s.fetched["aborted"] {
+		from, to, _ := strings.Cut(r, "-")
+		resumed = resumed || ends[to] != "" && ends[to] != from
+		ends[to] = from
+	}
+	if !resumed {
+		t.Errorf("connections broke, and %v was asked for: want one that goes on where another ended", s.fetched["aborted"])
+	}
+	t.Logf("ranges asked for: %v, then %v", s.fetched["aborted"], s.fetched["cold"])
+	if first := s.fetched["cold"]; len(first) < 2 || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
+		t.Errorf("the load after one that was aborted asks for %v, want nothing that was there", first)
+	}
+	if got := blobs(s.fetched["warm"]); len(got) > 0 {
+		t.Errorf("second load: fetched %v, want nothing but the header", got)
+	}
+	if !slices.Equal(cold.Answer.Done.IDs, warm.Answer.Done.IDs) || cold.Answer.Text != warm.Answer.Text {
+		t.Errorf("cold and warm answers differ: %+v, %+v", cold.Answer, warm.Answer)
+	}
+	r, err := runner.Load(t.Context(), cpu.New(), b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gallery, err := index.Parse("gallery", x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := reference{r, gallery}
+	n.same(t, "assets", []heard{cold.Answer}, []prompt{{[]string{"a photo of a"}, map[string]any{"numWords": 32}}})
+	answer, err := r.Retrieve(t.Context(), []runner.Part{{Text: "an emoji of violin[RET]"}}, runner.RetrieveOptions{MaxNumRets: 1, MaxImgPerRet: 5}, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.sameHits(t, "assets", cold.Hits, answer.Pieces[0].Images)
+	var own struct {
+		Row int
+		Own hit
+	}
+	if s.get(t, "own", &own); own.Row != gallery.Rows() {
+		t.Errorf("own picture: %+v, want row %d", own, gallery.Rows())
+	}
+}

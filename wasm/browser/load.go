@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build js && wasm
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"syscall/js"
+
+	"fromage/bundle"
+	"fromage/gpu"
+	"fromage/gpu/browser"
+	"fromage/index"
+	"fromage/runner"
+	"fromage/shaders"
+)
+
+// session is a model in this worker.
+type session struct {
+	host js.Value // fromageHost of site/worker.js
+
+	model    string // its address
+	header   []byte // of its bundle
+	manifest *bundle.Manifest
+	storage  string // where its bytes are kept
+	dev      *browser.Device
+	r        *runner.Runner
+	album    *album
+
+	pictures      map[int]*runner.Image
+	conversations map[int]*conversation
+	last          int // number given out last, to a picture or a conversation
+}
+
+func newSession(host js.Value) *session {
+	return &session{host: host, pictures: map[int]*runner.Image{}, conversations: map[int]*conversation{}}
+}
+
+// tell sends an event that nobody asked for.
+func (s *session) tell(event map[string]any) { s.host.Call("tell", encode(event)) }
+
+func (s *session) notice(format string, args ...any) {
+	s.tell(map[string]any{"type": "notice", "text": fmt.Sprintf(format, args...)})
+}
+
+func (s *session) stage(name string, done, total int) {
+	s.tell(map[string]any{"type": "progress", "stage": name, "done": done, "total": total})
+}
+
+// load makes a model ready: {model, gallery}, addresses.
+func (s *session) load(ctx context.Context, c *call) (any, error) {
+	if s.r != nil {
+		return nil, coded("input", fmt.Errorf("a model is loaded already"))
+	}
+	s.model = text(c.args.Get("model"))
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	store, err := s.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer store.close()
+	s.header, s.storage = store.header, store.kind
+	if s.manifest, err = store.readManifest(); err != nil {
+		return nil, coded("damaged", err)
+	}
+	if err := s.preflight(); err != nil {
+		return nil, err
+	}
+	store.begin()
+	compiled := make(chan error, 1)
+	go func() { compiled <- s.compile() }()
+	r, err := runner.LoadFrom(ctx, s.dev, s.manifest, store, nil)
+	if err != nil {
+		return nil, err
+	}
+	if r.Tokenizer() == nil || r.RET() < 0 {
+		return nil, coded("model", fmt.Errorf("%s has no heads: it is a language model alone, not a FROMAGe", s.model))
+	}
+	if err := <-compiled; err != nil {
+		return nil, err
+	}
+	r.OnLoss(s.reopen)
+	if s.album, err = s.openAlbum(ctx, r, text(c.args.Get("gallery"))); err != nil {
+		return nil, err
+	}
+	s.tell(map[string]any{"type": "ready", "what": "search"})
+	if err := s.warm(ctx, r); err != nil {
+		return nil, err
+	}
+	s.r = r
+	s.tell(map[string]any{"type": "ready", "what": "chat"})
+	return s.info(ctx, c)
+}
+
+// open opens the GPU and watches it.
+func (s *session) open(ctx context.Context) error {
+	dev, err := browser.Open(ctx, browser.Options{Label: "fromage"})
+	if err != nil {
+		return err
+	}
+	s.dev = dev
+	go func() {
+		<-dev.Lost()
+		s.tell(map[string]any{"type": "lost", "reason": dev.LostReason()})
+	}()
+	return nil
+}
+
+// reopen is the runner's runner.Reopen.
+func (s *session) reopen(ctx context.Context) (gpu.Device, runner.Source, error) {
+	_ = s.dev.Close() // it is lost already
+	if err := s.open(ctx); err != nil {
+		return nil, nil, err
+	}
+	store, err := s.openStore(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !bytes.Equal(store.header, s.header) {
+		store.close()
+		return nil, nil, coded("model", fmt.Errorf("the model at %s was replaced by another: reload the page", s.model))
+	}
+	store.begin()
+	return s.dev, recovery{store, s}, nil
+}
+
+// recovery is a store that says when all is back on the device.
+type recovery struct {
+	*store
+	s *session
+}
+
+func (r recovery) Upload(ctx context.Context, dev gpu.Device, targets []runner.Target, done func(int64)) error {
+	defer r.close()
+	err := r.store.Upload(ctx, dev, targets, done)
+	if err == nil {
+		r.s.tell(map[string]any{"type": "recovered"})
+	}
+	return err
+}
+
+// preflight refuses a model that the device cannot hold.
+func (s *session) preflight() error {
+	most := int64(s.dev.Info().Limits.MaxBinding)
+	if row := 4 * int64(s.manifest.Settings.Vocabulary); row > most {
+		return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, the model needs %d", most, row))
+	}
+	for _, t := range s.manifest.Tensors {
+		for _, shard := range t.Shards {
+			if shard.Values.Size > most {
+				return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, %s needs %d", most, t.Name, shard.Values.Size))
+			}
+		}
+	}
+	return nil
+}
+
+// weightBytes is what the weights take on the device.
+func weightBytes(m *bundle.Manifest) (sum int64) {
+	for _, t := range m.Tensors {
+		for _, s := range t.Shards {
+			sum += s.Values.Size
+			if s.Scales != nil {
+				sum += s.Scales.Size
+			}
+		}
+	}
+	return sum
+}
+
+// cacheBytes is what the keys and values of one conversation take, as long as it can get.
+func cacheBytes(s bundle.Settings) int64 {
+	return 2 * 4 * int64(s.HiddenDim) * int64(s.Layers) * int64(s.MaxPositions)
+}
+
+// compile compiles the kernels that the model will run, at the same time, while its weights are on their way.
+func (s *session) compile() error {
+	kernels, err := runner.Kernels(s.dev.Info(), s.manifest, 1, 8, 32, 128)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(kernels))
+	var all sync.WaitGroup
+	done := 0
+	for i, k := range kernels {
+		all.Go(func() {
+			_, errs[i] = s.dev.Compile(k)
+			done++
+			s.stage("compile", done, len(kernels))
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// warm runs a token, so that the first answer does not wait for what a browser does late.
+func (s *session) warm(ctx context.Context, r *runner.Runner) error {
+	s.stage("warm", 0, 1)
+	seq := r.NewSequence()
+	defer seq.Close()
+	if err := seq.Append(runner.Part{Text: "a"}); err != nil {
+		return err
+	}
+	if err := seq.Continue(ctx, 1); err != nil {
+		return err
+	}
+	s.stage("warm", 1, 1)
+	return nil
+}
+
+// store is site/store.js's Store of the model: the bytes in this browser or at the server. It implements runner.Source.
+type store struct {
+	v        js.Value
+	header   []byte
+	kind     string
+	manifest *bundle.Manifest
+	order    []*chunk // those that begin asked for and Upload has not had
+}
+
+func (s *session) openStore(ctx context.Context) (*store, error) {
+	tell := js.FuncOf(func(_ js.Value, args []js.Value) any {
+		s.host.Call("tell", args[0])
+		return nil
+	})
+	v, err := await(ctx, s.host.Call("openStore", s.model, tell))
+	if err != nil {
+		return nil, err
+	}
+	header, err := bytesOf(v.Get("header"), 1<<10)
+	if err != nil {
+		return nil, err
+	}
+	return &store{v: v, header: header, kind: v.Get("kind").String(), manifest: s.manifest}, nil
+}
+
+func (s *store) close() { s.v.Call("close") }
+
+// readManifest checks the bundle's manifest.
+func (s *store) readManifest() (*bundle.Manifest, error) {
+	manifest, err := bytesOf(s.v.Get("manifest"), bundle.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	size := int64(s.v.Get("size").Float())
+	b, err := bundle.Read(ends{s.header, manifest, size - int64(len(manifest))}, size)
+	if err != nil {
+		return nil, err
+	}
+	s.manifest = b.Manifest()
+	return s.manifest, nil
+}
+
+// ends is a bundle of which only the header and the manifest are there, which is what bundle.Read reads.
+type ends struct {
+	header, manifest []byte
+	at               int64
+}
+
+func (e ends) ReadAt(p []byte, offset int64) (int, error) {
+	from := e.header
+	if offset >= e.at {
+		from, offset = e.manifest, offset-e.at
+	}
+	if offset >= int64(len(from)) {
+		return 0, io.EOF
+	}
+	return copy(p, from[offset:]), nil
+}
+
+// chunk is a piece of a blob with its own hash, and where it goes.
+type chunk struct {
+	Offset int64  `json:"offset"` // from the start of the bundle
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+
+	blob string // SHA-256 of the whole
+	at   int64  // within the blob
+}
+
+// chunksOf lists the chunks of a blob.
+func chunksOf(b bundle.Blob) (all []*chunk) {
+	for i, at := 0, int64(0); at < b.Size; i, at = i+1, at+bundle.ChunkSize {
+		c := &chunk{Offset: b.Offset + at, Size: min(bundle.ChunkSize, b.Size-at), SHA256: b.SHA256, blob: b.SHA256, at: at}
+		if len(b.Chunks) > 0 {
+			c.SHA256 = b.Chunks[i]
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// File implements runner.Source.
+func (s *store) File(name string) ([]byte, error) {
+	blob, ok := s.manifest.Files[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no file %s in the bundle", name)
+	}
+	v, err := await(context.Background(), s.v.Call("file", encode(chunksOf(blob))))
+	if err != nil {
+		return nil, err
+	}
+	return bytesOf(v, int(blob.Size))
+}
+
+// begin starts to load all weights, which Upload then takes.
+func (s *store) begin() {
+	seen := map[int64]bool{}
+	add := func(b *bundle.Blob) {
+		if b != nil && !seen[b.Offset] {
+			seen[b.Offset] = true
+			s.order = append(s.order, chunksOf(*b)...)
+		}
+	}
+	for _, t := range s.manifest.Tensors {
+		for i := range t.Shards {
+			add(&t.Shards[i].Values)
+			add(t.Shards[i].Scales)
+		}
+	}
+	slices.SortFunc(s.order, func(a, b *chunk) int { return cmp.Compare(a.Offset, b.Offset) })
+	s.v.Call("begin", encode(s.order))
+}
+
+// Upload implements runner.Source. The bytes stay in JavaScript's memory.
+func (s *store) Upload(ctx context.Context, dev gpu.Device, targets []runner.Target, done func(int64)) error {
+	buffers := map[string][]gpu.Buffer{} // by the blob's SHA-256
+	for _, t := range targets {
+		buffers[t.Blob.SHA256] = append(buffers[t.Blob.SHA256], t.Buffer)
+	}
+	for {
+		parts, err := await(ctx, s.v.Call("next"))
+		if err != nil || parts.IsNull() {
+			return err
+		}
+		for i := range parts.Length() {
+			c := s.order[0]
+			s.order = s.order[1:]
+			for _, b := range buffers[c.blob] {
+				if err := dev.(*browser.Device).WriteJS(b, int(c.at), parts.Index(i)); err != nil {
+					return err
+				}
+				done(c.Size)
+			}
+		}
+	}
+}
+
+// info says what runs where.
+func (s *session) info(context.Context, *call) (any, error) {
+	i := s.dev.Info()
+	dispatches, err := s.r.Dispatches()
+	if err != nil {
+		return nil, err
+	}
+	weights := weightBytes(s.manifest)
+	features := []string{}
+	if i.Features.Subgroups {
+		features = append(features, "subgroups")
+	}
+	if i.Features.F16 {
+		features = append(features, "shader-f16")
+	}
+	return map[string]any{
+		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": dtype(s.manifest),
+		"modelBytes": weights, "gpuBytes": weights + cacheBytes(s.manifest.Settings), "dispatchesPerToken": dispatches,
+		"storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(),
+	}, nil
+}
+
+// dtype is the format in which most of the weights' bytes are.
+func dtype(m *bundle.Manifest) string {
+	sizes := map[shaders.Format]int64{}
+	for _, t := range m.Tensors {
+		for _, s := range t.Shards {
+			sizes[t.Format] += s.Values.Size
+		}
+	}
+	var most shaders.Format
+	for f, n := range sizes {
+		if n > sizes[most] || n == sizes[most] && f < most {
+			most = f
+		}
+	}
+	return fmt.Sprint(most)
+}
+
+// lose loses the device, for tests.
+func (s *session) lose(context.Context, *call) (any, error) {
+	s.dev.Lose()
+	return nil, nil
+}
+
+// openAlbum fetches the gallery's index, if there is one, and opens the user's own pictures.
+func (s *session) openAlbum(ctx context.Context, r *runner.Runner, url string) (*album, error) {
+	a := &album{s: s, r: r}
+	id, err := identity(s.manifest.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if url != "" {
+		s.stage("gallery", 0, 1)
+		data, err := fetch(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		if a.gallery, err = index.Parse(url, data); err != nil {
+			return nil, coded("damaged", err)
+		}
+		if err := a.gallery.CheckModel(s.manifest.Settings.SharedDim, id); err != nil {
+			return nil, coded("model", err)
+		}
+		if n := a.gallery.Notice(); n != "" {
+			s.notice("%s", n)
+		}
+		s.stage("gallery", 1, 1)
+	}
+	if err := a.openOwn(ctx, index.Header{D: s.manifest.Settings.SharedDim, DType: index.F32, Model: id}); err != nil {
+		return nil, err
+	}
+	return a, a.place()
+}
+
+// fetch reads a whole file from the server.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	fail := func(err error) ([]byte, error) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, coded("network", fmt.Errorf("%s: %w. Check the connection and try again", url, err))
+	}
+	response, err := await(ctx, js.Global().Call("fetch", url))
+	if err != nil {
+		return fail(err)
+	}
+	if !response.Get("ok").Bool() {
+		return fail(fmt.Errorf("the server answers with status %d", response.Get("status").Int()))
+	}
+	buffer, err := await(ctx, response.Call("arrayBuffer"))
+	if err != nil {
+		return fail(err)
+	}
+	return bytesOf(js.Global().Get("Uint8Array").New(buffer), 1<<30)
+}
