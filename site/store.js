@@ -359,7 +359,7 @@ export class Store {
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   }
 
-  /** begin starts to load chunks [{offset, size, sha256}], in the order of their offsets, given as JSON. next hands them over. */
+  /** begin starts to load chunks [{offset, size, sha256}], which stand in the order of their offsets, given as JSON. next hands them over. */
   begin(json) {
     this.segments = [];
     let end = 0;
@@ -374,21 +374,28 @@ export class Store {
     }
     this.waiting = [];
     this.progress = new Progress(this.tell, this.segments.flat().reduce((sum, c) => sum + c.size, 0));
+    this.reach();
   }
 
-  /** next resolves to {chunks: [{offset}…], parts: [Uint8Array…]}, or null when all were handed over. */
-  async next() {
+  // reach has as many segments on their way as may be.
+  reach() {
     while (this.segments.length > 0 && this.waiting.length < AHEAD) {
-      const chunks = this.segments.shift();
-      const loaded = this.segment(chunks, (fetched, cached) => this.progress.add(fetched, cached)).then(parts => ({chunks, parts}));
+      const loaded = this.segment(this.segments.shift(), (fetched, cached) => this.progress.add(fetched, cached));
       loaded.catch(() => {}); // it is told when its turn comes
       this.waiting.push(loaded);
     }
+  }
+
+  /** next resolves to the bytes of the next chunks, each a Uint8Array, or to null when all were handed over. */
+  async next() {
     if (this.waiting.length === 0) {
       this.progress.report(true);
       return null;
     }
-    return this.waiting.shift();
+    const parts = await this.waiting[0];
+    this.waiting.shift();
+    this.reach();
+    return parts;
   }
 
   /** close gives the file free and stops what is still on its way. */

@@ -11,11 +11,12 @@ const beside = name => new URL(name, import.meta.url).href;
 
 // start resolves to the program's functions: {call, cancel}.
 async function start() {
-  await Promise.all([import(beside("./gpu.js")), import(beside("./wasm_exec.js"))]);
-  const go = new Go();
-  const {instance} = await WebAssembly.instantiateStreaming(fetch(beside("./fromage.wasm")), go.importObject).catch(error => {
+  const compiled = WebAssembly.compileStreaming(fetch(beside("./fromage.wasm"))).catch(error => {
     throw failure("network", `The program fromage.wasm could not be loaded: ${error.message}. Check the connection and reload the page.`);
   });
+  const [module] = await Promise.all([compiled, import(beside("./gpu.js")), import(beside("./wasm_exec.js"))]);
+  const go = new Go();
+  const instance = await WebAssembly.instantiate(module, go.importObject);
   return new Promise((resolve, reject) => {
     globalThis.fromageHost = {
       ready: resolve,

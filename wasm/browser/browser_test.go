@@ -74,27 +74,39 @@ type site struct {
 	breaks  int // responses with a part of the model that are still to be cut short
 }
 
+// poor are browsers that lack something, by the folder under which they are served: what a worker there does first.
+var poor = map[string]string{
+	"cache":  `StorageManager.prototype.getDirectory = async () => { throw new DOMException("not here", "SecurityError"); };`,
+	"memory": `StorageManager.prototype.getDirectory = undefined; CacheStorage.prototype.open = async () => { throw new DOMException("not here", "SecurityError"); };`,
+	"small":  `StorageManager.prototype.estimate = async () => ({quota: 2000, usage: 1000});`,
+}
+
 const testPage = `<!doctype html><title>fromage</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script>`
 
 func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan any) http.Handler {
 	goroot := command(t, nil, "go", "env", "GOROOT")
 	mux := http.NewServeMux()
-	file := func(url, path string) {
-		mux.HandleFunc("GET "+url, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })
-	}
-	for _, name := range []string{"fromage.js", "worker.js", "store.js"} {
-		file("/"+name, "../../site/"+name)
-	}
-	file("/fromage.wasm", wasm)
-	file("/wasm_exec.js", filepath.Join(goroot, "lib", "wasm", "wasm_exec.js"))
-	file("/page.js", page)
-	mux.Handle("GET /pictures/", http.StripPrefix("/pictures/", http.FileServer(http.Dir("../../vision/testdata/pictures"))))
 	bytesAt := func(url, kind string, data []byte) {
 		mux.HandleFunc("GET "+url, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", kind)
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 		})
 	}
+	file := func(url, path string) {
+		mux.HandleFunc("GET "+url, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })
+	}
+	for _, name := range []string{"fromage.js", "worker.js", "store.js"} {
+		file("/"+name, "../../site/"+name)
+	}
+	for folder, script := range poor {
+		file("/"+folder+"/fromage.js", "../../site/fromage.js")
+		bytesAt("/"+folder+"/worker.js", "text/javascript", []byte(`import "./take.js"; import "/worker.js";`))
+		bytesAt("/"+folder+"/take.js", "text/javascript", []byte(script))
+	}
+	file("/fromage.wasm", wasm)
+	file("/wasm_exec.js", filepath.Join(goroot, "lib", "wasm", "wasm_exec.js"))
+	file("/page.js", page)
+	mux.Handle("GET /pictures/", http.StripPrefix("/pictures/", http.FileServer(http.Dir("../../vision/testdata/pictures"))))
 	bytesAt("/{$}", "text/html", []byte(testPage))
 	bytesAt("/gpu.js", "text/javascript", []byte(browser.Script))
 	bytesAt("/gallery/gallery.index", "application/octet-stream", x)
@@ -385,6 +397,7 @@ func TestBrowser(t *testing.T) {
 	s.checkGallery(t, n)
 	s.checkKept(t, n, prompts)
 	s.checkLost(t, n, long)
+	s.checkPoor(t, n, prompts)
 }
 
 func (s *site) checkLoading(t *testing.T, n reference) {
@@ -574,6 +587,33 @@ func (s *site) checkLost(t *testing.T, n reference, long prompt) {
 	}
 	if got := blobs(s.fetched["lost"]); len(got) > 0 {
 		t.Errorf("recovery: fetched %v, want all from the browser's files", got)
+	}
+}
+
+// checkPoor wants a browser without OPFS, or without room, to run the model all the same, and to say what it cannot do.
+func (s *site) checkPoor(t *testing.T, n reference, prompts []prompt) {
+	for _, c := range []struct {
+		step, storage, notice string
+		fetches               bool
+	}{
+		{"cache first", "cache", "your picture", true}, {"cache second", "cache", "your picture", false},
+		{"memory first", "memory", "keeps nothing", true}, {"memory second", "memory", "keeps nothing", true},
+		{"small first", "opfs", "no room", true}, {"small second", "opfs", "no room", true},
+	} {
+		var got struct {
+			Storage string
+			Answers []heard
+			Notices []string
+			Bytes   int
+		}
+		s.get(t, c.step, &got)
+		n.same(t, c.step, got.Answers, prompts)
+		if got.Storage != c.storage || !strings.Contains(strings.Join(got.Notices, " "), c.notice) || got.Bytes == 0 {
+			t.Errorf("%s: %s, %q, a picture of %d bytes; want %s and a notice of %q", c.step, got.Storage, got.Notices, got.Bytes, c.storage, c.notice)
+		}
+		if fetched := blobs(s.fetched[c.step]); c.fetches != (len(fetched) > 0) {
+			t.Errorf("%s: fetched %v", c.step, fetched)
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if err := s.preflight(); err != nil {
 		return nil, err
 	}
+	store.begin()
 	compiled := make(chan error, 1)
 	go func() { compiled <- s.compile() }()
 	r, err := runner.LoadFrom(ctx, s.dev, s.manifest, store, nil)
@@ -129,6 +130,7 @@ func (s *session) reopen(ctx context.Context) (gpu.Device, runner.Source, error)
 		store.close()
 		return nil, nil, coded("model", fmt.Errorf("the model at %s was replaced by another: reload the page", s.model))
 	}
+	store.begin()
 	return s.dev, recovery{store, s}, nil
 }
 
@@ -222,6 +224,7 @@ type store struct {
 	header   []byte
 	kind     string
 	manifest *bundle.Manifest
+	order    []*chunk // those that begin asked for and Upload has not had
 }
 
 func (s *session) openStore(ctx context.Context) (*store, error) {
@@ -280,14 +283,14 @@ type chunk struct {
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
 
-	at      int64 // within the blob
-	buffers []gpu.Buffer
+	blob string // SHA-256 of the whole
+	at   int64  // within the blob
 }
 
 // chunksOf lists the chunks of a blob.
 func chunksOf(b bundle.Blob) (all []*chunk) {
 	for i, at := 0, int64(0); at < b.Size; i, at = i+1, at+bundle.ChunkSize {
-		c := &chunk{Offset: b.Offset + at, Size: min(bundle.ChunkSize, b.Size-at), SHA256: b.SHA256, at: at}
+		c := &chunk{Offset: b.Offset + at, Size: min(bundle.ChunkSize, b.Size-at), SHA256: b.SHA256, blob: b.SHA256, at: at}
 		if len(b.Chunks) > 0 {
 			c.SHA256 = b.Chunks[i]
 		}
@@ -309,33 +312,40 @@ func (s *store) File(name string) ([]byte, error) {
 	return bytesOf(v, int(blob.Size))
 }
 
+// begin starts to load all weights, which Upload then takes.
+func (s *store) begin() {
+	seen := map[int64]bool{}
+	add := func(b *bundle.Blob) {
+		if b != nil && !seen[b.Offset] {
+			seen[b.Offset] = true
+			s.order = append(s.order, chunksOf(*b)...)
+		}
+	}
+	for _, t := range s.manifest.Tensors {
+		for i := range t.Shards {
+			add(&t.Shards[i].Values)
+			add(t.Shards[i].Scales)
+		}
+	}
+	slices.SortFunc(s.order, func(a, b *chunk) int { return cmp.Compare(a.Offset, b.Offset) })
+	s.v.Call("begin", encode(s.order))
+}
+
 // Upload implements runner.Source. The bytes stay in JavaScript's memory.
 func (s *store) Upload(ctx context.Context, dev gpu.Device, targets []runner.Target, done func(int64)) error {
-	chunks := map[int64]*chunk{}
+	buffers := map[string][]gpu.Buffer{} // by the blob's SHA-256
 	for _, t := range targets {
-		for _, c := range chunksOf(t.Blob) {
-			if chunks[c.Offset] == nil {
-				chunks[c.Offset] = c
-			}
-			chunks[c.Offset].buffers = append(chunks[c.Offset].buffers, t.Buffer)
-		}
+		buffers[t.Blob.SHA256] = append(buffers[t.Blob.SHA256], t.Buffer)
 	}
-	var order []*chunk
-	for _, c := range chunks {
-		order = append(order, c)
-	}
-	slices.SortFunc(order, func(a, b *chunk) int { return cmp.Compare(a.Offset, b.Offset) })
-	s.v.Call("begin", encode(order))
 	for {
-		segment, err := await(ctx, s.v.Call("next"))
-		if err != nil || segment.IsNull() {
+		parts, err := await(ctx, s.v.Call("next"))
+		if err != nil || parts.IsNull() {
 			return err
 		}
-		parts := segment.Get("parts")
 		for i := range parts.Length() {
-			c := order[0]
-			order = order[1:]
-			for _, b := range c.buffers {
+			c := s.order[0]
+			s.order = s.order[1:]
+			for _, b := range buffers[c.blob] {
 				if err := dev.(*browser.Device).WriteJS(b, int(c.at), parts.Index(i)); err != nil {
 					return err
 				}

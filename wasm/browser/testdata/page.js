@@ -139,6 +139,29 @@ async function run() {
   const idle = {caption: await f.caption(picture), hits: await f.retrieve(plan.queries[0], {k: 10})};
   await tell("lost", {lost, idle, calm: await hear(f.generate(plan.long.parts, plan.long.options))});
   f.close();
+
+  // The same in browsers that lack something: workers in these folders take it away first.
+  for (const folder of ["cache", "memory", "small"]) {
+    if (folder === "small") {
+      await change(() => new Uint8Array(0));
+    }
+    const other = await import(`/${folder}/fromage.js`);
+    for (const time of ["first", "second"]) {
+      const events = [];
+      f = await other.Fromage.load({model: "/models/default.bundle", gallery: "/gallery/gallery.index", on: e => events.push(e)});
+      const said = await answers(f);
+      const row = await f.gallery.add(picture, {path: "mine.png"});
+      await tell(`${folder} ${time}`, {
+        storage: (await f.info()).storage, answers: said, notices: events.filter(e => e.type === "notice").map(e => e.text),
+        bytes: (await f.gallery.picture(row)).size,
+      });
+      if (folder === "memory") {
+        await f.loseDevice();
+        await f.caption(picture);
+      }
+      f.close();
+    }
+  }
 }
 
 try {
