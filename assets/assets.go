@@ -31,7 +31,7 @@ const (
 
 // Bundle opens the embedded model. Its bytes are read in place, and are not copied.
 func Bundle() (*bundle.Bundle, error) {
-	r, size, err := open(BundleFile)
+	r, size, err := Open(BundleFile)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func Bundle() (*bundle.Bundle, error) {
 
 // Gallery opens the embedded index, whose embeddings are the embedded model's.
 func Gallery() (*index.Index, error) {
-	r, size, err := open(IndexFile)
+	r, size, err := Open(IndexFile)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func Picture(path string) ([]byte, error) {
 func Credits() ([]byte, error) { return Picture(CreditsFile) }
 
 // Open opens one of the files for reading in place.
-func open(name string) (io.ReaderAt, int64, error) {
+func Open(name string) (io.ReaderAt, int64, error) {
 	f, err := files.Open(name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("assets: %w", err)
@@ -82,7 +82,7 @@ func open(name string) (io.ReaderAt, int64, error) {
 }
 
 var pictures = sync.OnceValues(func() (*zip.Reader, error) {
-	r, size, err := open(PictureFile)
+	r, size, err := Open(PictureFile)
 	if err != nil {
 		return nil, err
 	}

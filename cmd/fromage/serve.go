@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fromage/assets"
+	"fromage/bundle"
+	"fromage/gpu/browser"
+	"fromage/index"
+	"fromage/server"
+	"fromage/site"
+)
+
+// serving is what fromage serve was told.
+type serving struct {
+	listen   string
+	models   []string // bundles; none is the embedded one
+	gallery  string   // an index; "" is the embedded one
+	pictures string   // the folder of the gallery's pictures; "" is the index's
+	noOpen   bool
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var s serving
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "serve the page that runs the model in a browser",
+		Long: `Serve a page on which people chat and search with pictures. The model runs in their browser, on their GPU, by WebGPU; what they write and
+show stays there: this server only sends files. Ctrl-C ends it.
+
+Browsers offer WebGPU to pages of this machine (http://localhost, http://127.0.0.1) and of https:// addresses alone: to serve to others, put a server
+that speaks TLS before this one.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return a.serve(c.Context(), s) },
+	}
+	flags := c.Flags()
+	flags.StringVar(&s.listen, "listen", "127.0.0.1:8080", "the `ADDRESS` to serve at; port 0 is any free one")
+	flags.StringSliceVar(&s.models, "models", nil, "models to choose from, `BUNDLE`s that fromage compile made (default: the embedded one)")
+	flags.StringVar(&s.gallery, "gallery", "", "the pictures to retrieve from, an `INDEX` that fromage index made with the same model (default: the embedded one)")
+	flags.StringVar(&s.pictures, "pictures", "", "the `FOLDER` in which the paths of --gallery begin (default: the index's)")
+	flags.BoolVar(&s.noOpen, "no-open", false, "do not open a browser")
+	return c
+}
+
+func (a *app) serve(ctx context.Context, s serving) error {
+	config := server.Config{Site: site.Files(), Dist: site.Dist(), GPU: browser.Script, Version: version(), Log: a.log}
+	var err error
+	if config.Models, err = a.servedModels(s.models); err != nil {
+		return err
+	}
+	if config.Gallery, err = a.servedGallery(s); err != nil {
+		return err
+	}
+	l, err := server.Listen(ctx, s.listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	config.Hosts = server.LoopbackHosts(l.Addr())
+	h, err := server.Handler(config)
+	if err != nil {
+		return err
+	}
+	url := pageURL(l.Addr())
+	fmt.Fprintf(a.stdout, "%s\n", url)
+	fmt.Fprintln(a.stderr, "fromage: serving; Ctrl-C ends it")
+	if !s.noOpen {
+		if err := openBrowser(url); err != nil {
+			a.log.Info("no browser opened", "why", err)
+		}
+	}
+	err = server.Serve(ctx, l, h)
+	if err == nil && ctx.Err() != nil {
+		fmt.Fprintln(a.stderr, "fromage: stopped")
+	}
+	return err
+}
+
+// pageURL is the address to type; for a listener on all addresses it is this machine's own.
+func pageURL(address net.Addr) string {
+	host, port, err := net.SplitHostPort(address.String())
+	if err != nil {
+		return "http://" + address.String() + "/"
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/"
+}
+
+// openBrowser shows a page on a machine with a desktop.
+func openBrowser(url string) error {
+	name, args := "xdg-open", []string{url}
+	switch runtime.GOOS {
+	case "darwin":
+		name = "open"
+	case "windows":
+		name, args = "rundll32", []string{"url.dll,FileProtocolHandler", url}
+	default:
+		if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
+			return errors.New("there is no desktop")
+		}
+	}
+	cmd := exec.Command(name, args...)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }() // it may live as long as the browser does; whether it succeeds changes nothing here
+	return nil
+}
+
+// servedModels opens the bundles, and checks that they are whole but for their weights, which the page checks.
+func (a *app) servedModels(paths []string) ([]server.Model, error) {
+	if len(paths) == 0 {
+		r, size, err := assets.Open(assets.BundleFile)
+		if err != nil {
+			return nil, err
+		}
+		m, err := servedModel("default", r, size)
+		m.Title, m.Embedded = "the demonstration model", true
+		return []server.Model{m}, err
+	}
+	var out []server.Model
+	for _, path := range paths {
+		r, size, err := a.openFile(path)
+		if err != nil {
+			return nil, err
+		}
+		name := strings.TrimSuffix(filepath.Base(path), ".bundle")
+		m, err := servedModel(unsafeInURL.ReplaceAllString(name, "-"), r, size)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// unsafeInURL is what a model's address does not have.
+var unsafeInURL = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+func servedModel(name string, r io.ReaderAt, size int64) (server.Model, error) {
+	b, err := bundle.Read(r, size)
+	if err != nil {
+		return server.Model{}, err
+	}
+	// The header has the SHA-256 of the manifest, which has those of all blobs: it tells bundles apart by every byte.
+	head := make([]byte, 64)
+	if _, err := r.ReadAt(head, 0); err != nil {
+		return server.Model{}, err
+	}
+	m := b.Manifest()
+	f := server.File{ReaderAt: r, Size: size, Hash: hex.EncodeToString(head[32:64])}
+	return server.Model{File: f, Name: name, Title: m.Name, DType: m.DType.String()}, nil
+}
+
+// openFile opens a file until the program ends.
+func (a *app) openFile(path string) (*os.File, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	a.atEnd(func() { f.Close() })
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s: want a file", path)
+	}
+	return f, info.Size(), nil
+}
+
+// servedGallery opens the index and what its pictures are read from. Models of one's own without a gallery of their own get none.
+func (a *app) servedGallery(s serving) (*server.Gallery, error) {
+	if s.gallery == "" {
+		if s.pictures != "" {
+			return nil, errors.New("--pictures: want --gallery with it")
+		}
+		if len(s.models) > 0 {
+			return nil, nil
+		}
+		r, size, err := assets.Open(assets.IndexFile)
+		if err != nil {
+			return nil, err
+		}
+		f, err := indexFile(r, size)
+		return &server.Gallery{Index: f, Pictures: assets.Picture}, err
+	}
+	if x, err := index.Open(s.gallery); err != nil {
+		return nil, err
+	} else if err := x.Close(); err != nil {
+		return nil, err
+	}
+	r, size, err := a.openFile(s.gallery)
+	if err != nil {
+		return nil, err
+	}
+	f, err := indexFile(r, size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.gallery, err)
+	}
+	folder := s.pictures
+	if folder == "" {
+		folder = filepath.Dir(s.gallery)
+	}
+	// A root does not follow links out of itself.
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("--pictures: %w", err)
+	}
+	a.atEnd(func() { root.Close() })
+	return &server.Gallery{Index: f, Pictures: func(path string) ([]byte, error) { return pictureIn(root, path) }}, nil
+}
+
+func pictureIn(root *os.Root, path string) ([]byte, error) {
+	f, err := root.Open(filepath.FromSlash(path))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxPicture {
+		return nil, fmt.Errorf("%s: want a picture file of at most %d bytes", path, maxPicture)
+	}
+	return io.ReadAll(io.LimitReader(f, maxPicture))
+}
+
+func indexFile(r io.ReaderAt, size int64) (server.File, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(r, 0, size)); err != nil {
+		return server.File{}, err
+	}
+	return server.File{ReaderAt: r, Size: size, Hash: hex.EncodeToString(sum.Sum(nil)[:16])}, nil
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"fromage/assets"
+	"fromage/server"
+	"fromage/site"
+)
+
+// built is what make site makes, as far as a server looks at it.
+var built = fstest.MapFS{"fromage.wasm.br": {Data: []byte("br")}, "fromage.wasm.gz": {Data: []byte("gz")}, "wasm_exec.js": {Data: []byte("js")}}
+
+// served is the handler that fromage serve makes of these arguments.
+func served(t *testing.T, s serving) http.Handler {
+	t.Helper()
+	a := &app{stdout: io.Discard, stderr: io.Discard, log: discard}
+	t.Cleanup(a.close)
+	models, err := a.servedModels(s.models)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gallery, err := a.servedGallery(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := server.Handler(server.Config{Site: site.Files(), Dist: built, Models: models, Gallery: gallery})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func get(h http.Handler, url string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", url, nil))
+	return w
+}
+
+func TestServeEmbedded(t *testing.T) {
+	h := served(t, serving{})
+	var doc struct {
+		Models []struct {
+			URL, DType string
+			Bytes      int
+			Embedded   bool
+		}
+		Gallery struct{ Index, Pictures string }
+	}
+	if err := json.Unmarshal(get(h, "/config.json").Body.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Models) != 1 || !doc.Models[0].Embedded || doc.Models[0].DType != "q8" {
+		t.Fatalf("config.json = %+v, want the embedded model", doc)
+	}
+	if w := get(h, doc.Models[0].URL); w.Code != 200 || w.Body.Len() != doc.Models[0].Bytes {
+		t.Errorf("%s = %d, %d bytes, want 200, %d", doc.Models[0].URL, w.Code, w.Body.Len(), doc.Models[0].Bytes)
+	}
+	x, err := assets.Gallery()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := x.Row(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := assets.Picture(m.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := get(h, doc.Gallery.Pictures+m.Path); !bytes.Equal(w.Body.Bytes(), want) || w.Header().Get("Content-Type") != "image/webp" {
+		t.Errorf("%s = %d, %s, %d bytes, want the picture", m.Path, w.Code, w.Header().Get("Content-Type"), w.Body.Len())
+	}
+	if w := get(h, doc.Gallery.Index); w.Code != 200 || w.Body.Len() == 0 {
+		t.Errorf("%s = %d, %d bytes", doc.Gallery.Index, w.Code, w.Body.Len())
+	}
+}
+
+// TestServeFolder serves the pictures of a folder, and nothing that a link leads to outside of it.
+func TestServeFolder(t *testing.T) {
+	dir := t.TempDir()
+	for _, f := range []struct{ asset, name string }{{assets.BundleFile, "my model.bundle"}, {assets.IndexFile, "my.index"}} {
+		r, size, err := assets.Open(f.asset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(io.NewSectionReader(r, 0, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, f.name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pictures := filepath.Join(dir, "pictures")
+	if err := os.MkdirAll(filepath.Join(pictures, "sub"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"outside.png", "pictures/sub/a.png"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(dir, "outside.png"), filepath.Join(pictures, "link.png")); err != nil {
+		t.Fatal(err)
+	}
+	h := served(t, serving{models: []string{filepath.Join(dir, "my model.bundle")}, gallery: filepath.Join(dir, "my.index"), pictures: pictures})
+	for _, c := range []struct {
+		path string
+		code int
+	}{
+		{"/models/my-model.bundle", 200}, {"/gallery/gallery.index", 200}, {"/gallery/pictures/sub/a.png", 200}, {"/gallery/pictures/link.png", 404},
+		{"/gallery/pictures/sub", 404}, {"/gallery/pictures/sub.png", 404}, {"/gallery/pictures/%2e%2e/outside.png", 404}, {"/models/default.bundle", 404},
+	} {
+		if w := get(h, c.path); w.Code != c.code {
+			t.Errorf("%s = %d, want %d", c.path, w.Code, c.code)
+		}
+	}
+}
+
+func TestServeErrors(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	notBundle := filepath.Join(t.TempDir(), "x.bundle")
+	if err := os.WriteFile(notBundle, []byte("no"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--listen", l.Addr().String()}, "in use"},
+		{[]string{"--listen", "nowhere"}, "nowhere"},
+		{[]string{"--models", "none.bundle"}, "none.bundle"},
+		{[]string{"--models", notBundle}, notBundle},
+		{[]string{"--gallery", "none.index"}, "none.index"},
+		{[]string{"--pictures", "."}, "--gallery"},
+	} {
+		code, _, errs := run(t, "", append([]string{"serve", "--no-open"}, c.args...)...)
+		if code != exitBad || !strings.Contains(errs, c.want) {
+			t.Errorf("serve %q = %d, %q, want 2 and %q", c.args, code, errs, c.want)
+		}
+	}
+}
+
+func TestPageURL(t *testing.T) {
+	for address, want := range map[string]string{
+		"127.0.0.1:8080": "http://127.0.0.1:8080/", "[::1]:80": "http://[::1]:80/", "0.0.0.0:81": "http://localhost:81/", "[::]:82": "http://localhost:82/",
+	} {
+		a, err := net.ResolveTCPAddr("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := pageURL(a); got != want {
+			t.Errorf("pageURL(%s) = %s, want %s", address, got, want)
+		}
+	}
+}
+
+// TestServeStops serves the page, if it was built, until it is told to end.
+func TestServeStops(t *testing.T) {
+	if _, err := site.Dist().Open("fromage.wasm.br"); err != nil {
+		t.Skipf("SKIPPED, NOTHING TESTED: the page's program was not built (make site)")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	var out bytes.Buffer
+	a := &app{stdout: &out, stderr: io.Discard, log: discard}
+	defer a.close()
+	if err := a.serve(ctx, serving{listen: "127.0.0.1:0", noOpen: true}); err != nil || !strings.HasPrefix(out.String(), "http://127.0.0.1:") {
+		t.Errorf("serve = %v, %q, want an address and no error", err, out.String())
+	}
+}
