@@ -21,10 +21,12 @@ import (
 	"fromage/shaders"
 )
 
-// The samples: their length, unless the model has fewer positions, and the seed that they are drawn with.
+// The samples: their length, unless the model has fewer positions, and how they are drawn. They are to stand for texts of others, which surprise the model more
+// than its own would: hence a temperature above 1.
 const (
-	length = 128
-	seed   = 1
+	length      = 128
+	temperature = 1.5
+	seed        = 1
 )
 
 // maxMemory bounds the bytes of all moments together.
@@ -84,7 +86,7 @@ func measure(ctx context.Context, opt string, c Options) (map[string]*compiler.M
 	}
 	defer r.Close()
 	n := min(length, r.Settings().MaxPositions)
-	samples, err := r.Sample(ctx, max(1, (c.Tokens+n-1)/n), n, seed, c.progress("writing samples"))
+	samples, err := r.Sample(ctx, max(1, (c.Tokens+n-1)/n), n, temperature, seed, c.progress("writing samples"))
 	if err != nil {
 		return nil, err
 	}
