@@ -291,6 +291,7 @@ func TestPage(t *testing.T) {
 			p = serve(b.T, exe, strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/"))
 			js[bool](t, b, "(document.getElementById('reset').click(), true)")
 		}},
+		{"examples", b.examples},
 		{"chat", b.chat},
 		{"retrieval", b.retrieval},
 		{"stop, undo, retry", b.control},
@@ -334,6 +335,27 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 	}
 	b.until(t, "navigator.serviceWorker.controller", 30*time.Second)
 	b.shot(t, "welcome")
+}
+
+// examples tries each of them.
+func (b *tab) examples(t *testing.T) {
+	for i, want := range []string{"monkey", "an emoji of microscope", "desert island", "an emoji of volcano"} {
+		turns := 1
+		if i == 3 {
+			turns = 4
+		}
+		js[bool](t, b, fmt.Sprintf("(document.querySelectorAll('#examples button')[%d].click(), true)", i))
+		b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d && %s", turns, idle), time.Minute)
+		if got := js[string](t, b, "document.getElementById('log').innerText"); !strings.Contains(got, want) {
+			t.Errorf("example %d: %q, want %q in it", i, got, want)
+		}
+		b.until(t, "[...document.querySelectorAll('#log img')].every((i) => i.naturalWidth > 0 || i.loading === 'lazy')", 10*time.Second)
+		if i == 3 {
+			b.shot(t, "story")
+		}
+		js[bool](t, b, "(document.getElementById('reset').click(), true)")
+		b.until(t, "document.querySelectorAll('.turn').length === 0", 10*time.Second)
+	}
 }
 
 func (b *tab) chat(t *testing.T) {
