@@ -46,3 +46,5 @@ generate: ## write generated files anew
 bench: setup ## speed of the model and of every kernel on this machine's device
 	go run ./cmd/fromage bench
 
+assets: ## make the model and the gallery in assets/ anew from MODELS and PICTURES
+	go run ./internal/makegallery -models $(MODELS) -pictures $(PICTURES) -o assets

@@ -26,6 +26,10 @@ type Options struct {
 	Out   string         // path of the bundle; CompileTo does not look at it
 	Notes map[string]string
 
+	// Moments, where given, are those of the inputs of matrices, by the weights' names. A matrix with moments that is stored as q8 or q4 is rounded so
+	// that its outputs change least. Package compiler/calibrate measures them.
+	Moments map[string]*Moments
+
 	// Progress, where given, is called after every few megabytes, from the goroutine that compiles.
 	Progress func(Progress)
 }

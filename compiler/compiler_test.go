@@ -195,8 +195,12 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// wantFormat is the policy in words: matrices as asked where whole words and blocks allow it, positions no smaller than f16, all else f32.
+// wantFormat is the policy in words: matrices as asked where whole words and blocks allow it, positions no smaller than f16, tokens no smaller than q8, all
+// else f32.
 func wantFormat(w plan.WeightSpec, asked shaders.Format) shaders.Format {
+	if w.Name == embedTokens {
+		asked = min(asked, shaders.Q8)
+	}
 	switch {
 	case !w.Matrix || asked == shaders.F32:
 		return shaders.F32

@@ -30,6 +30,7 @@ type weight struct {
 	format     shaders.Format
 	shards     []int // rows of each
 	sources    []source
+	rounding   *rounding // while it is written; nil rounds every value by itself
 }
 
 // source is rows of a checkpoint's tensor: a run of values of the weight, row-major. The runs in a row are the weight.
@@ -104,13 +105,17 @@ func (in *inventory) place(spec *plan.WeightSpec, dtype shaders.Format, maxShard
 	return w, err
 }
 
-// choose gives a weight its format. Vectors and heads are f32. OPT's positions stay at f16 at least: they are small, and added to everything.
+// choose gives a weight its format. Vectors and heads are f32. OPT's positions stay at f16 at least: they are small, and added to everything. The token
+// table is also the output layer, whose errors nothing smooths: q8 at least.
 func choose(spec *plan.WeightSpec, dtype shaders.Format) shaders.Format {
 	if !spec.Matrix {
 		return shaders.F32
 	}
-	if spec.Name == embedPositions {
+	switch spec.Name {
+	case embedPositions:
 		dtype = min(dtype, shaders.F16)
+	case embedTokens:
+		dtype = min(dtype, shaders.Q8)
 	}
 	for _, f := range []shaders.Format{dtype, min(dtype, shaders.F16)} {
 		if f.Fits(spec.Cols) {

@@ -27,10 +27,11 @@ type writer struct {
 	done     int64
 	start    time.Time
 	progress func(Progress)
+	moments  map[string]*Moments
 }
 
 func (in *inventory) write(ctx context.Context, to *bundle.Writer, l *layout, o Options) error {
-	w := &writer{ctx: ctx, to: to, total: l.total, start: time.Now(), progress: o.Progress}
+	w := &writer{ctx: ctx, to: to, total: l.total, start: time.Now(), progress: o.Progress, moments: o.Moments}
 	m := bundle.Manifest{
 		Name: in.name, DType: o.DType, Settings: l.settings, Model: *in.model,
 		Files: map[string]bundle.Blob{}, Sources: in.sources, Notes: o.Notes,
@@ -65,6 +66,16 @@ func (in *inventory) write(ctx context.Context, to *bundle.Writer, l *layout, o 
 
 func (w *writer) weight(x *weight) (bundle.Tensor, error) {
 	t := bundle.Tensor{Name: x.name, Format: x.format}
+	if m := w.moments[x.name]; m != nil && x.format.ScaleBytes(x.cols) > 0 {
+		if m.K != x.cols {
+			return t, fmt.Errorf("want moments of %d columns, have %d", x.cols, m.K)
+		}
+		var err error
+		if x.rounding, err = m.rounding(); err != nil {
+			return t, err
+		}
+		defer func() { x.rounding = nil }()
+	}
 	first := 0
 	for _, rows := range x.shards {
 		s := bundle.Shard{Rows: rows}
@@ -126,7 +137,8 @@ func (w *writer) values(f io.Writer, x *weight, first, rows int, scales []byte) 
 	return <-writing
 }
 
-// encode reads the rows of x from first on into row (n,cols) and stores them in values and scales, the rows shared out among the cores.
+// encode reads the rows of x from first on into row (n,cols), which it may change, and stores them in values and scales, the rows shared out among the
+// cores.
 func (x *weight) encode(first int, row []float32, values, scales []byte) error {
 	n := len(row) / x.cols
 	rowBytes, scaleBytes := x.format.RowBytes(x.cols), x.format.ScaleBytes(x.cols)
@@ -138,6 +150,10 @@ func (x *weight) encode(first int, row []float32, values, scales []byte) error {
 		done.Go(func() {
 			part := row[from*x.cols : to*x.cols]
 			if errs[i] = x.read((first+from)*x.cols, part); errs[i] != nil {
+				return
+			}
+			if x.rounding != nil {
+				x.rounding.encode(x.format, part, values[from*rowBytes:to*rowBytes], scales[from*scaleBytes:to*scaleBytes])
 				return
 			}
 			for r := from; r < to; r++ {

@@ -65,8 +65,8 @@ func (f Format) ScaleBytes(K int) int {
 	return K / 32 * [...]int{0, 0, 2, 4}[f]
 }
 
-// block is how many values share a scale in Q8 and Q4.
-const block = 32
+// Block is how many values share a scale in Q8 and Q4.
+const Block = 32
 
 // largest is the largest magnitude that each format holds.
 var largest = [...]float64{math.MaxFloat32, 65504, 127 * 65504, 65504}
@@ -98,12 +98,12 @@ func (f Format) EncodeRow(row []float32, values, scales []byte) {
 			put16(values[2*k:], half(float64(v)))
 		}
 	case Q8:
-		for i := 0; i < len(row); i += block {
-			encodeQ8((*[block]float32)(row[i:]), (*[block]byte)(values[i:]), scales[i/block*2:])
+		for i := 0; i < len(row); i += Block {
+			encodeQ8((*[Block]float32)(row[i:]), (*[Block]byte)(values[i:]), scales[i/Block*2:])
 		}
 	case Q4:
-		for i := 0; i < len(row); i += block {
-			encodeQ4((*[block]float32)(row[i:]), (*[block / 2]byte)(values[i/2:]), scales[i/block*4:])
+		for i := 0; i < len(row); i += Block {
+			encodeQ4((*[Block]float32)(row[i:]), (*[Block / 2]byte)(values[i/2:]), scales[i/Block*4:])
 		}
 	}
 }
@@ -122,7 +122,59 @@ func widen(h uint16) float32 {
 	return math.Float32frombits(bits) * 0x1p112
 }
 
-func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
+// Grid is the numbers that one block of a row can hold once its scale, and for Q4 its minimum, is chosen: minimum + scale · code.
+type Grid struct {
+	format         Format
+	scale, minimum uint16 // as stored; Q8 has no minimum
+}
+
+// Fit chooses the scale and minimum that EncodeRow would choose for the values of a block. The format is Q8 or Q4.
+func (f Format) Fit(x *[Block]float32) Grid {
+	if f == Q8 {
+		return Grid{format: f, scale: fitQ8(x)}
+	}
+	s, m := fitQ4(x)
+	return Grid{f, s, m}
+}
+
+// Nearest returns the code of the grid's number nearest to v, and that number.
+func (g Grid) Nearest(v float32) (code int32, value float32) {
+	s := widen(g.scale)
+	if g.format == Q8 {
+		code = codeQ8(v, inverseQ8(g.scale))
+		return code, s * float32(code)
+	}
+	m := widen(g.minimum)
+	code = codeQ4(v-m, inverseQ4(g.scale))
+	return code, s*float32(code) + m
+}
+
+// Store writes a block's codes, as Nearest returned them, and the grid itself: RowBytes(Block) bytes of values and ScaleBytes(Block) of scales.
+func (g Grid) Store(codes *[Block]int32, values, scales []byte) {
+	put16(scales, g.scale)
+	if g.format == Q8 {
+		for k, c := range codes {
+			values[k] = byte(c)
+		}
+		return
+	}
+	put16(scales[2:], g.minimum)
+	for k := range Block / 2 {
+		values[k] = byte(codes[2*k] | codes[2*k+1]<<4)
+	}
+}
+
+func encodeQ8(x *[Block]float32, values *[Block]byte, scale []byte) {
+	s := fitQ8(x)
+	put16(scale, s)
+	inverse := inverseQ8(s)
+	for k, v := range x {
+		values[k] = byte(codeQ8(v, inverse))
+	}
+}
+
+// fitQ8 returns the least scale, as f16, with which the largest value is still within ±127.
+func fitQ8(x *[Block]float32) uint16 {
 	var most float32
 	for _, v := range x {
 		if v < 0 {
@@ -132,34 +184,40 @@ func encodeQ8(x *[block]float32, values *[block]byte, scale []byte) {
 			most = v
 		}
 	}
-	// The scale is rounded up to f16 so that the largest value is still within ±127.
 	h := half(float64(most) / 127)
 	if float64(widen(h))*127 < float64(most) && h < 0x7bff {
 		h++
 	}
-	put16(scale, h)
-	var inverse float64
-	if h > 0 {
-		inverse = 1 / float64(widen(h))
-	}
-	for k, v := range x {
-		// Truncation of a positive number rounds to nearest once a half is added.
-		values[k] = byte(max(-127, min(127, int32(float64(float64(v)*inverse)+128.5)-128)))
-	}
+	return h
 }
 
-func encodeQ4(x *[block]float32, values *[block / 2]byte, scale []byte) {
+func inverseQ8(scale uint16) float64 {
+	if scale == 0 {
+		return 0
+	}
+	return 1 / float64(widen(scale))
+}
+
+// codeQ8 is the code for v at 1/inverse a step. Truncation of a positive number rounds to nearest once a half is added.
+func codeQ8(v float32, inverse float64) int32 {
+	return max(-127, min(127, int32(float64(float64(v)*inverse)+128.5)-128))
+}
+
+func encodeQ4(x *[Block]float32, values *[Block / 2]byte, scale []byte) {
 	s, m := fitQ4(x)
 	put16(scale, s)
 	put16(scale[2:], m)
-	var inverse float32
-	if s > 0 {
-		inverse = 1 / widen(s)
-	}
-	minimum := widen(m)
+	inverse, minimum := inverseQ4(s), widen(m)
 	for k := range values {
 		values[k] = byte(codeQ4(x[2*k]-minimum, inverse) | codeQ4(x[2*k+1]-minimum, inverse)<<4)
 	}
+}
+
+func inverseQ4(scale uint16) float32 {
+	if scale == 0 {
+		return 0
+	}
+	return 1 / widen(scale)
 }
 
 // codeQ4 is the code for a value v above the minimum, at 1/inverse a step.
@@ -169,10 +227,10 @@ func codeQ4(v, inverse float32) int32 {
 
 // fitQ4 returns a scale and minimum for x, as f16. It tries ranges that leave out nothing or a part of the spread at either end, knows each
 // range's error after a least-squares fit to its codes from a few sums, and refines the best by coding and fitting again.
-func fitQ4(x *[block]float32) (scale, minimum uint16) {
+func fitQ4(x *[Block]float32) (scale, minimum uint16) {
 	lo, hi, mean := x[0], x[0], float32(0)
 	for _, v := range x {
-		mean += v / block
+		mean += v / Block
 		if v < lo {
 			lo = v
 		}
@@ -184,7 +242,7 @@ func fitQ4(x *[block]float32) (scale, minimum uint16) {
 		return 0, half(float64(lo))
 	}
 	// Around the mean, the sums below lose no digits.
-	var centred [block]float32
+	var centred [Block]float32
 	for k, v := range x {
 		centred[k] = v - mean
 	}
@@ -216,7 +274,7 @@ func better(a, b fitted) fitted {
 }
 
 // leastSquaresQ4 returns the best scale and minimum for the codes that the given ones make of x, whose mean is zero.
-func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
+func leastSquaresQ4(x *[Block]float32, scale, minimum float32) fitted {
 	inverse := 1 / scale
 	var sum, squares int32
 	var products float32
@@ -226,12 +284,12 @@ func leastSquaresQ4(x *[block]float32, scale, minimum float32) fitted {
 		squares += c * c
 		products += float32(float32(c) * v)
 	}
-	spread := float32(squares) - float32(sum*sum)/block
+	spread := float32(squares) - float32(sum*sum)/Block
 	if spread <= 0 {
 		return fitted{}
 	}
 	s := products / spread
-	return fitted{s, -s * float32(sum) / block, products * s}
+	return fitted{s, -s * float32(sum) / Block, products * s}
 }
 
 // decodeRow reads row r of a matrix in this format into dst (K values). values and scales are the words that the kernels see.
@@ -261,24 +319,24 @@ func (f Format) DecodeRow(values, scales []byte, row []float32) {
 			row[k] = widen(get16(values[2*k:]))
 		}
 	case Q8:
-		for i := 0; i < len(row); i += block {
-			decodeQ8((*[block]byte)(values[i:]), widen(get16(scales[i/block*2:])), (*[block]float32)(row[i:]))
+		for i := 0; i < len(row); i += Block {
+			decodeQ8((*[Block]byte)(values[i:]), widen(get16(scales[i/Block*2:])), (*[Block]float32)(row[i:]))
 		}
 	case Q4:
-		for i := 0; i < len(row); i += block {
-			s := scales[i/block*4:]
-			decodeQ4((*[block / 2]byte)(values[i/2:]), widen(get16(s)), widen(get16(s[2:])), (*[block]float32)(row[i:]))
+		for i := 0; i < len(row); i += Block {
+			s := scales[i/Block*4:]
+			decodeQ4((*[Block / 2]byte)(values[i/2:]), widen(get16(s)), widen(get16(s[2:])), (*[Block]float32)(row[i:]))
 		}
 	}
 }
 
-func decodeQ8(values *[block]byte, scale float32, x *[block]float32) {
+func decodeQ8(values *[Block]byte, scale float32, x *[Block]float32) {
 	for k, q := range values {
 		x[k] = scale * float32(int8(q))
 	}
 }
 
-func decodeQ4(values *[block / 2]byte, scale, minimum float32, x *[block]float32) {
+func decodeQ4(values *[Block / 2]byte, scale, minimum float32, x *[Block]float32) {
 	for k, q := range values {
 		x[2*k], x[2*k+1] = scale*float32(q&15)+minimum, scale*float32(q>>4)+minimum
 	}

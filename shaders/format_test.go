@@ -3,6 +3,7 @@
 package shaders_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -82,6 +83,39 @@ func TestRoundTrip(t *testing.T) {
 				}
 				checkRoundTrip(t, f, row)
 			})
+		}
+	}
+}
+
+// TestGrid stores blocks code by code: as EncodeRow does, with the numbers that DecodeRow returns, and nearest to the values.
+func TestGrid(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 0))
+	for i := range 200 {
+		var row [2 * shaders.Block]float32
+		for k := range row {
+			row[k] = float32(math.Pow(10, float64(i%9-6))*r.NormFloat64()) * float32(i%50)
+		}
+		for _, f := range []shaders.Format{shaders.Q8, shaders.Q4} {
+			want, wantScales := make([]byte, f.RowBytes(len(row))), make([]byte, f.ScaleBytes(len(row)))
+			f.EncodeRow(row[:], want, wantScales)
+			decoded := make([]float32, len(row))
+			f.DecodeRow(want, wantScales, decoded)
+			got, gotScales := make([]byte, len(want)), make([]byte, len(wantScales))
+			for first := 0; first < len(row); first += shaders.Block {
+				x := (*[shaders.Block]float32)(row[first:])
+				grid := f.Fit(x)
+				var codes [shaders.Block]int32
+				for k, v := range x {
+					var value float32
+					if codes[k], value = grid.Nearest(v); value != decoded[first+k] {
+						t.Fatalf("%v.Fit.Nearest(%g) = %g, want %g", f, v, value, decoded[first+k])
+					}
+				}
+				grid.Store(&codes, got[f.RowBytes(first):], gotScales[f.ScaleBytes(first):])
+			}
+			if !bytes.Equal(got, want) || !bytes.Equal(gotScales, wantScales) {
+				t.Fatalf("%v: blocks stored code by code differ from EncodeRow's", f)
+			}
 		}
 	}
 }

@@ -90,11 +90,14 @@ class OPFS {
     }
     const keep = new OPFS();
     keep.handle = await dir.getFileHandle(name, {create: true});
-    try {
-      keep.access = await keep.handle.createSyncAccessHandle();
-    } catch {
-      keep.locked = true; // by another tab that loads the same model: read what is there
+    for (let tries = 0; tries < 3 && !keep.access; tries++) {
+      try {
+        keep.access = await keep.handle.createSyncAccessHandle();
+      } catch {
+        await new Promise(resolve => setTimeout(resolve, 200)); // a worker that has just ended gives it free soon
+      }
     }
+    keep.locked = !keep.access; // by another tab that loads the same model: read what is there
     return keep;
   }
 
@@ -156,12 +159,12 @@ class Nothing {
 
 // range fetches bytes from..to of url into a new Uint8Array, going on where a broken connection ended. The response's total size is told to onsize,
 // bytes as they come to onbytes.
-async function range(url, from, to, {signal, onsize, onbytes}) {
+async function range(url, from, to, {signal, onsize, onbytes, most = TRIES}) {
   const bytes = new Uint8Array(to - from);
   let have = 0;
   for (let tries = 1; ; tries++) {
     try {
-      const response = await fetch(url, {headers: {Range: `bytes=${from + have}-${to - 1}`}, signal});
+      const response = await fetch(url, {headers: {Range: `bytes=${from + have}-${to - 1}`}, cache: "no-store", signal}); // or it were kept twice
       if (response.status !== 206) {
         response.body?.cancel();
         throw refused(url, response);
@@ -185,7 +188,7 @@ async function range(url, from, to, {signal, onsize, onbytes}) {
         throw error instanceof RangeError ? failure("network", `${url}: the server sent more than was asked for.`) : error;
       }
     }
-    if (tries === TRIES || navigator.onLine === false) {
+    if (tries === most || navigator.onLine === false) {
       throw failure("network", `The connection broke while ${url} was loading. Check it and try again: what has come so far is kept.`);
     }
     await new Promise(resolve => setTimeout(resolve, 250 * 4 ** (tries - 1)));
@@ -246,7 +249,7 @@ export class Store {
       // never loaded
     }
     try {
-      this.header = await range(this.url, 0, HEADER, {signal: this.abort.signal, onsize: n => (this.size = n)});
+      this.header = await range(this.url, 0, HEADER, {signal: this.abort.signal, onsize: n => (this.size = n), most: last ? 1 : TRIES});
     } catch (error) {
       if (error.code !== "network" || last?.length !== HEADER + 8) {
         throw error;

@@ -70,8 +70,11 @@ func (a *app) verifyBytes(ctx context.Context, b *bundle.Bundle) error {
 	line := a.startProgress("checking "+a.modelName(), "B")
 	err := b.Verify(ctx, line.set)
 	a.endProgress()
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err != nil && ctx.Err() == nil:
 		return no{err}
+	case err == nil && !a.json:
+		_, err = fmt.Fprintln(a.stdout, "every byte is as its hash says")
 	}
 	return err
 }

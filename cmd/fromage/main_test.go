@@ -270,7 +270,7 @@ func TestDress(t *testing.T) {
 func TestInfo(t *testing.T) {
 	model := tiny(t)
 	out := ok(t, "info", "--verify", "--programs", model)
-	for _, want := range []string{"opt-tiny", "visual_tokens", "licence", "model.decoder.embed_tokens.weight", "program vision", "program lm", "linear("} {
+	for _, want := range []string{"every byte", "opt-tiny", "visual_tokens", "licence", "model.decoder.embed_tokens.weight", "program vision", "program lm", "linear("} {
 		if !strings.Contains(out, want) {
 			t.Errorf("info = %q, want %q in it", out, want)
 		}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"syscall/js"
 
 	"fromage/bundle"
@@ -32,6 +33,7 @@ type album struct {
 	placed  *runner.Gallery // the gallery on dev
 	dev     gpu.Device
 	kept    map[[32]byte]js.Value // files of own pictures that the browser could not keep, by hash
+	saving  sync.Mutex            // held while own changes, until that is saved
 }
 
 // identity is the mark that an index of the model's embeddings carries.
@@ -246,6 +248,8 @@ func (s *session) add(ctx context.Context, c *call) (any, error) {
 		a.kept[hash] = file
 		s.notice("This browser cannot keep your picture: it is there until you leave the page.")
 	}
+	a.saving.Lock()
+	defer a.saving.Unlock()
 	m := index.Meta{Path: cmp.Or(text(c.args.Get("path")), "picture"), Caption: text(c.args.Get("caption")), Hash: hash}
 	if err := a.own.Append([]index.Row{{Meta: m, Embedding: image.Retrieval}}); err != nil {
 		return nil, coded("input", err)
@@ -267,6 +271,8 @@ func (s *session) remove(ctx context.Context, c *call) (any, error) {
 	if !own {
 		return nil, coded("input", fmt.Errorf("picture %d is the gallery's: only your own can be removed", i))
 	}
+	a.saving.Lock()
+	defer a.saving.Unlock()
 	if err := a.own.Remove(i - a.first()); err != nil {
 		return nil, err
 	}

@@ -79,6 +79,10 @@ var poor = map[string]string{
 	"cache":  `StorageManager.prototype.getDirectory = async () => { throw new DOMException("not here", "SecurityError"); };`,
 	"memory": `StorageManager.prototype.getDirectory = undefined; CacheStorage.prototype.open = async () => { throw new DOMException("not here", "SecurityError"); };`,
 	"small":  `StorageManager.prototype.estimate = async () => ({quota: 2000, usage: 1000});`,
+
+	"nogpu":     `Object.defineProperty(navigator, "gpu", {value: undefined});`,
+	"noadapter": `GPU.prototype.requestAdapter = async () => null;`,
+	"offline":   `const {fetch} = self; self.fetch = (url, o) => String(url).includes("/models/") ? Promise.reject(new TypeError("offline")) : fetch(url, o);`,
 }
 
 const testPage = `<!doctype html><title>fromage</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script>`
@@ -154,7 +158,7 @@ type broken struct {
 
 func (b *broken) Write(p []byte) (int, error) {
 	if b.left -= len(p); b.left < 0 {
-		time.Sleep(200 * time.Millisecond) // so that what was sent before arrives
+		time.Sleep(time.Second) // so that what was sent before arrives
 		panic(http.ErrAbortHandler)
 	}
 	return b.ResponseWriter.Write(p)
@@ -209,6 +213,8 @@ type heard struct {
 		Stop   string
 		Tokens int
 		IDs    []int32
+
+		MSFirst, TokPerS float64
 	}
 }
 
@@ -555,6 +561,11 @@ func (s *site) checkKept(t *testing.T, n reference, prompts []prompt) {
 	}
 	s.get(t, "continued", &healed)
 	n.same(t, "continued", healed.Answers, prompts)
+	var two [][]heard
+	s.get(t, "two", &two)
+	for _, answers := range two {
+		n.same(t, "two at the same time", answers, prompts)
+	}
 	if got := blobs(s.fetched["continued"]); len(got) == 0 || slices.ContainsFunc(got, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
 		t.Errorf("half a file: fetched %v, want the other half alone", got)
 	}
@@ -592,6 +603,16 @@ func (s *site) checkLost(t *testing.T, n reference, long prompt) {
 
 // checkPoor wants a browser without OPFS, or without room, to run the model all the same, and to say what it cannot do.
 func (s *site) checkPoor(t *testing.T, n reference, prompts []prompt) {
+	var without []failure
+	s.get(t, "without", &without)
+	for i, code := range []string{"no-webgpu", "no-adapter"} {
+		if f := without[i]; f.Name != "FromageError" || f.Code != code {
+			t.Errorf("have %+v, want code %s", f, code)
+		}
+	}
+	var offline []heard
+	s.get(t, "offline", &offline)
+	n.same(t, "offline", offline, prompts)
 	for _, c := range []struct {
 		step, storage, notice string
 		fetches               bool
@@ -648,11 +669,14 @@ func TestAssets(t *testing.T) {
 		At     map[string]float64
 		Answer heard
 		Hits   []hit
+		Info   struct{ HeapBytes, ModelBytes int64 }
 	}
 	s.get(t, "cold", &cold)
 	s.get(t, "warm", &warm)
-	t.Logf("cold %v", cold.At)
-	t.Logf("warm %v", warm.At)
+	t.Logf("ms, cold: %v; warm: %v; answer %+v", cold.At, warm.At, *warm.Answer.Done)
+	if i := cold.Info; i.HeapBytes <= 0 || i.HeapBytes > 24<<20 || i.HeapBytes > i.ModelBytes {
+		t.Errorf("Go's memory took %d bytes with a model of %d, want the weights to pass it by", i.HeapBytes, i.ModelBytes)
+	}
 	ends, resumed := map[string]string{}, false
 	for _, r := range s.fetched["aborted"] {
 		from, to, _ := strings.Cut(r, "-")
@@ -662,7 +686,6 @@ func TestAssets(t *testing.T) {
 	if !resumed {
 		t.Errorf("connections broke, and %v was asked for: want one that goes on where another ended", s.fetched["aborted"])
 	}
-	t.Logf("ranges asked for: %v, then %v", s.fetched["aborted"], s.fetched["cold"])
 	if first := s.fetched["cold"]; len(first) < 2 || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
 		t.Errorf("the load after one that was aborted asks for %v, want nothing that was there", first)
 	}

@@ -31,15 +31,19 @@ func explain(err error) (code, message string) {
 		return "aborted", "The call was aborted."
 	}
 	for _, c := range []struct {
-		is           error
-		code, advice string
+		is            error
+		code, message string
 	}{
 		{browser.ErrInsecure, "insecure", ""}, {browser.ErrNoWebGPU, "no-webgpu", ""}, {browser.ErrNoAdapter, "no-adapter", ""},
-		{gpu.ErrMemory, "memory", "The GPU has not enough free memory: close other tabs and programs that use it, or load a smaller model. "},
-		{gpu.ErrLost, "lost", "The GPU was taken away and did not come back: reload the page; what was downloaded is kept. "},
+		{gpu.ErrMemory, "memory", "the GPU has not enough free memory: close other tabs and programs that use it, or load a smaller model"},
+		{gpu.ErrLost, "lost", "the GPU was taken away and did not come back: reload the page; what was downloaded is kept"},
 	} {
-		if errors.Is(err, c.is) {
-			return c.code, c.advice + err.Error()
+		switch {
+		case !errors.Is(err, c.is):
+		case c.message == "":
+			return c.code, c.is.Error()
+		default:
+			return c.code, fmt.Sprintf("%s (%v)", c.message, err)
 		}
 	}
 	if e := (*codedError)(nil); errors.As(err, &e) {

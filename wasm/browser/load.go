@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall/js"
+	"time"
 
 	"fromage/bundle"
 	"fromage/gpu"
@@ -116,10 +118,21 @@ func (s *session) open(ctx context.Context) error {
 	return nil
 }
 
+// A browser whose GPU process has just ended may offer no adapter until it has a new one.
+const (
+	reopenTries = 5
+	reopenPause = time.Second
+)
+
 // reopen is the runner's runner.Reopen.
 func (s *session) reopen(ctx context.Context) (gpu.Device, runner.Source, error) {
 	_ = s.dev.Close() // it is lost already
-	if err := s.open(ctx); err != nil {
+	err := s.open(ctx)
+	for try := 1; try < reopenTries && errors.Is(err, browser.ErrNoAdapter); try++ {
+		time.Sleep(reopenPause)
+		err = s.open(ctx)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	store, err := s.openStore(ctx)
@@ -363,6 +376,8 @@ func (s *session) info(context.Context, *call) (any, error) {
 		return nil, err
 	}
 	weights := weightBytes(s.manifest)
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
 	features := []string{}
 	if i.Features.Subgroups {
 		features = append(features, "subgroups")
@@ -373,7 +388,7 @@ func (s *session) info(context.Context, *call) (any, error) {
 	return map[string]any{
 		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": dtype(s.manifest),
 		"modelBytes": weights, "gpuBytes": weights + cacheBytes(s.manifest.Settings), "dispatchesPerToken": dispatches,
-		"storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(),
+		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(),
 	}, nil
 }
 

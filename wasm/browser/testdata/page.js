@@ -107,8 +107,8 @@ async function run() {
 
   const before = f.gallery.size;
   const row = await f.gallery.add(picture, {path: "mine.png", caption: "mine"});
-  const spare = await f.gallery.add(await file(plan.other), {path: "spare.png"});
-  await f.gallery.remove(spare);
+  const spare = await Promise.all([1, 2, 3].map(async i => f.gallery.add(await file(plan.other), {path: `spare ${i}.png`})));
+  await Promise.all(spare.map(i => f.gallery.remove(i)));
   await tell("add", {before, after: f.gallery.size, row, is: await f.gallery.row(row), bytes: (await f.gallery.picture(row)).size, own: await f.retrieve("a", {k: 100})});
   f.close();
 
@@ -128,6 +128,9 @@ async function run() {
   f = await load();
   await tell("continued", {answers: await answers(f)});
   await tell("whole", "");
+  const both = await Promise.all([load(), load()]);
+  await tell("two", await Promise.all(both.map(answers)));
+  both.forEach(one => one.close());
 
   const lost = [];
   for (const at of [0, 1, 5, 12]) {
@@ -141,6 +144,17 @@ async function run() {
   f.close();
 
   // The same in browsers that lack something: workers in these folders take it away first.
+  const without = [];
+  for (const folder of ["nogpu", "noadapter"]) {
+    const other = await import(`/${folder}/fromage.js`);
+    const {name, code, message} = await other.Fromage.load({model: "/models/default.bundle"}).catch(error => error);
+    without.push({name, code, message, typed: true});
+  }
+  await tell("without", without);
+  const offline = await import("/offline/fromage.js");
+  f = await offline.Fromage.load({model: "/models/default.bundle", gallery: "/gallery/gallery.index"});
+  await tell("offline", await answers(f));
+  f.close();
   for (const folder of ["cache", "memory", "small"]) {
     if (folder === "small") {
       await change(() => new Uint8Array(0));
