@@ -195,10 +195,10 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// wantFormat is the policy in words: matrices as asked where whole words and blocks allow it, positions no smaller than f16, tokens no smaller than q8, all
-// else f32.
+// wantFormat is the policy in words: matrices as asked where whole words and blocks allow it, positions no smaller than f16, tokens and
+// OPT's fc1 (all goldens are small) no smaller than q8, all else f32.
 func wantFormat(w plan.WeightSpec, asked shaders.Format) shaders.Format {
-	if w.Name == embedTokens {
+	if w.Name == embedTokens || strings.HasPrefix(w.Name, "model.") && strings.HasSuffix(w.Name, ".fc1.weight") {
 		asked = min(asked, shaders.Q8)
 	}
 	switch {
