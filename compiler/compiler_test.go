@@ -608,6 +608,14 @@ func TestRefuses(t *testing.T) {
 				os.Remove(filepath.Join(o.OPT, name))
 			}
 		}},
+		{"preprocessor that is no JSON", "preprocessor_config.json", fromage, 0, func(t *testing.T, o *Options) {
+			o.CLIP = copyDir(t, o.CLIP)
+			edit(t, filepath.Join(o.CLIP, "preprocessor_config.json"), "{", "")
+		}},
+		{"preprocessor of another size", "pictures of 32 pixels", fromage, 0, func(t *testing.T, o *Options) {
+			o.CLIP = copyDir(t, o.CLIP)
+			edit(t, filepath.Join(o.CLIP, "preprocessor_config.json"), `"height": 32`, `"height": 64`)
+		}},
 		{"no preprocessor", "preprocessor_config.json", fromage, 0, func(t *testing.T, o *Options) {
 			o.CLIP = copyDir(t, o.CLIP)
 			os.Remove(filepath.Join(o.CLIP, "preprocessor_config.json"))
