@@ -52,6 +52,7 @@ type Model struct {
 	Title    string // for people
 	DType    string
 	Embedded bool // it is the program's own, whose examples the page knows
+	Gallery  bool // the gallery's embeddings are this model's
 }
 
 // Gallery is an index and its pictures.
@@ -184,6 +185,7 @@ func (h *handler) describe() error {
 		DType    string `json:"dtype"`
 		Hash     string `json:"hash"`
 		Embedded bool   `json:"embedded"`
+		Gallery  bool   `json:"gallery"`
 	}
 	type gallery struct {
 		Index    string `json:"index"`
@@ -202,7 +204,7 @@ func (h *handler) describe() error {
 			return fmt.Errorf("server: model %q: want names that differ, without slashes, braces and spaces", m.Name)
 		}
 		seen[m.Name] = true
-		doc.Models = append(doc.Models, model{m.Name, m.url(), m.Title, m.Size, m.DType, m.Hash, m.Embedded})
+		doc.Models = append(doc.Models, model{m.Name, m.url(), m.Title, m.Size, m.DType, m.Hash, m.Embedded, m.Gallery})
 	}
 	if g := h.config.Gallery; g != nil {
 		doc.Gallery = &gallery{"/gallery/gallery.index", "/gallery/pictures/", g.Index.Hash}

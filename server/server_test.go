@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -28,7 +29,7 @@ func testConfig() Config {
 		},
 		Dist:    fstest.MapFS{"fromage.wasm.br": {Data: []byte("brotli")}, "fromage.wasm.gz": {Data: []byte("gzipped")}, "wasm_exec.js": {Data: []byte("2")}},
 		GPU:     "3",
-		Models:  []Model{{File: File{bytes.NewReader(model), int64(len(model)), "abc"}, Name: "default", Title: "A model", DType: "q8", Embedded: true}},
+		Models:  []Model{{File: File{bytes.NewReader(model), int64(len(model)), "abc"}, Name: "default", Title: "A model", DType: "q8", Embedded: true, Gallery: true}},
 		Gallery: &Gallery{File{bytes.NewReader(index), int64(len(index)), "def"}, picture},
 		Version: "v1",
 		Hosts:   []string{"localhost", "127.0.0.1", "::1"},
@@ -156,6 +157,24 @@ func TestPictureEscapes(t *testing.T) {
 	}
 }
 
+// FuzzPicture holds what is looked for to paths that stay within the folder.
+func FuzzPicture(f *testing.F) {
+	for _, p := range []string{"a folder/ä.webp", "../x.png", "a/../b.png", "/x.png", ".git/x.png", "a//b.png", "x.svg"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, p string) {
+		g := &Gallery{Pictures: func(path string) ([]byte, error) {
+			if !filepath.IsLocal(path) || strings.HasPrefix(path, ".") || strings.Contains(path, "/.") || strings.HasSuffix(path, "/") {
+				t.Errorf("looked for %q", path)
+			}
+			return nil, nil
+		}}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.SetPathValue("path", p)
+		g.picture(httptest.NewRecorder(), r)
+	})
+}
+
 func TestConfig(t *testing.T) {
 	var got map[string]any
 	h := newHandler(t, testConfig())
@@ -163,7 +182,7 @@ func TestConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "map[gallery:map[hash:def index:/gallery/gallery.index pictures:/gallery/pictures/] " +
-		"models:[map[bytes:1000 dtype:q8 embedded:true hash:abc name:default title:A model url:/models/default.bundle]] version:v1]"
+		"models:[map[bytes:1000 dtype:q8 embedded:true gallery:true hash:abc name:default title:A model url:/models/default.bundle]] version:v1]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("config.json = %v, want %s", got, want)
 	}

@@ -130,6 +130,7 @@ async function load(agreed) {
   stopper = new AbortController();
   if (!isSecureContext) return problem({ code: 'insecure', message: `Browsers offer WebGPU only at secure addresses, and ${location.origin} is none.` });
   if (!navigator.gpu) return problem({ code: 'no-webgpu', message: 'The model runs on your GPU by WebGPU, which this browser does not have or has switched off. These have it:' });
+  app.chat.stopper?.abort();
   await app.f?.close();
   app.f = null;
   app.chat.enable();
@@ -143,7 +144,7 @@ async function load(agreed) {
   light('busy', 'Loading');
   const g = app.config.gallery;
   try {
-    const f = await Fromage.load({ model: model.url, gallery: g ? g.index : null, signal: stopper.signal, on: (e) => mine === generation && heard(e) });
+    const f = await Fromage.load({ model: model.url, gallery: g && model.gallery ? g.index : null, signal: stopper.signal, on: (e) => mine === generation && heard(e) });
     if (mine !== generation) return f.close();
     app.f = f;
   } catch (e) {

@@ -22,7 +22,7 @@ const otherExamples = [
   { title: 'A story with pictures', turns: [{ mode: 'ask', text: 'Tell me a story about a trip to the mountains, with pictures.' }] },
 ];
 
-const stops = { length: 'length reached', context: 'the model’s context is full: undo or reset', stopped: 'stopped', interrupted: 'interrupted' };
+const stops = { length: 'length reached', context: 'the model’s context is full: undo or reset', aborted: 'stopped' };
 
 export class Chat {
   // app is what app.js shares: f, config, pictures, options(), announce(), notice(), fail(), measured(), own.
@@ -156,11 +156,11 @@ export class Chat {
     shown.answer.setAttribute('aria-busy', 'true');
     try {
       await this.answer(turn, this.stopper.signal, () => shown.update());
-      if (!turn.stop) turn.stop = this.stopper.signal.aborted ? 'stopped' : '';
+      if (!turn.stop) turn.stop = this.stopper.signal.aborted ? 'aborted' : '';
       return true;
     } catch (e) {
       if (this.stopper.signal.aborted || e.name === 'AbortError') {
-        turn.stop = 'stopped';
+        turn.stop = 'aborted';
         return true;
       }
       this.turns.pop();

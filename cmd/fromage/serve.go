@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -61,10 +62,7 @@ that speaks TLS before this one.`,
 func (a *app) serve(ctx context.Context, s serving) error {
 	config := server.Config{Site: site.Files(), Dist: site.Dist(), GPU: browser.Script, Version: version(), Log: a.log}
 	var err error
-	if config.Models, err = a.servedModels(s.models); err != nil {
-		return err
-	}
-	if config.Gallery, err = a.servedGallery(s); err != nil {
+	if config.Models, config.Gallery, err = a.served(s); err != nil {
 		return err
 	}
 	l, err := server.Listen(ctx, s.listen)
@@ -125,37 +123,47 @@ func openBrowser(url string) error {
 	return nil
 }
 
-// servedModels opens the bundles, and checks that they are whole but for their weights, which the page checks.
-func (a *app) servedModels(paths []string) ([]server.Model, error) {
-	if len(paths) == 0 {
+// served opens the models and the gallery.
+func (a *app) served(s serving) (models []server.Model, gallery *server.Gallery, err error) {
+	gallery, x, err := a.servedGallery(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(s.models) == 0 {
 		r, size, err := assets.Open(assets.BundleFile)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		m, err := servedModel("default", r, size)
-		m.Title, m.Embedded = "the demonstration model", true
-		return []server.Model{m}, err
+		m, err := servedModel("default", r, size, x)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.Title, m.Embedded = "Demonstration model", true
+		models = append(models, m)
 	}
-	var out []server.Model
-	for _, path := range paths {
+	for _, path := range s.models {
 		r, size, err := a.openFile(path)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		name := strings.TrimSuffix(filepath.Base(path), ".bundle")
-		m, err := servedModel(unsafeInURL.ReplaceAllString(name, "-"), r, size)
+		m, err := servedModel(unsafeInURL.ReplaceAllString(name, "-"), r, size, x)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
 		}
-		out = append(out, m)
+		models = append(models, m)
 	}
-	return out, nil
+	if x != nil && !slices.ContainsFunc(models, func(m server.Model) bool { return m.Gallery }) {
+		return nil, nil, fmt.Errorf("%s: want an index of one of the models, have another model's: fromage index build makes one", s.gallery)
+	}
+	return models, gallery, nil
 }
 
 // unsafeInURL is what a model's address does not have.
 var unsafeInURL = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
-func servedModel(name string, r io.ReaderAt, size int64) (server.Model, error) {
+// servedModel checks that a bundle is whole but for its weights, which the page checks, and whether the index, if any, is of it.
+func servedModel(name string, r io.ReaderAt, size int64, x *index.Index) (server.Model, error) {
 	b, err := bundle.Read(r, size)
 	if err != nil {
 		return server.Model{}, err
@@ -166,8 +174,13 @@ func servedModel(name string, r io.ReaderAt, size int64) (server.Model, error) {
 		return server.Model{}, err
 	}
 	m := b.Manifest()
-	f := server.File{ReaderAt: r, Size: size, Hash: hex.EncodeToString(head[32:64])}
-	return server.Model{File: f, Name: name, Title: m.Name, DType: m.DType.String()}, nil
+	id, err := identity(m.Settings)
+	if err != nil {
+		return server.Model{}, err
+	}
+	f := server.File{ReaderAt: r, Size: size, Hash: hex.EncodeToString(head[32:])}
+	ofIt := x != nil && x.CheckModel(m.Settings.SharedDim, id) == nil
+	return server.Model{File: f, Name: name, Title: m.Name, DType: m.DType.String(), Gallery: ofIt}, nil
 }
 
 // openFile opens a file until the program ends.
@@ -188,33 +201,22 @@ func (a *app) openFile(path string) (*os.File, int64, error) {
 }
 
 // servedGallery opens the index and what its pictures are read from. Models of one's own without a gallery of their own get none.
-func (a *app) servedGallery(s serving) (*server.Gallery, error) {
+func (a *app) servedGallery(s serving) (*server.Gallery, *index.Index, error) {
 	if s.gallery == "" {
-		if s.pictures != "" {
-			return nil, errors.New("--pictures: want --gallery with it")
-		}
-		if len(s.models) > 0 {
-			return nil, nil
-		}
-		r, size, err := assets.Open(assets.IndexFile)
-		if err != nil {
-			return nil, err
-		}
-		f, err := indexFile(r, size)
-		return &server.Gallery{Index: f, Pictures: assets.Picture}, err
+		return servedEmbedded(s)
 	}
-	if x, err := index.Open(s.gallery); err != nil {
-		return nil, err
-	} else if err := x.Close(); err != nil {
-		return nil, err
+	x, err := index.Open(s.gallery)
+	if err != nil {
+		return nil, nil, err
 	}
+	a.atEnd(func() { x.Close() })
 	r, size, err := a.openFile(s.gallery)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f, err := indexFile(r, size)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.gallery, err)
+		return nil, nil, fmt.Errorf("%s: %w", s.gallery, err)
 	}
 	folder := s.pictures
 	if folder == "" {
@@ -223,10 +225,29 @@ func (a *app) servedGallery(s serving) (*server.Gallery, error) {
 	// A root does not follow links out of itself.
 	root, err := os.OpenRoot(folder)
 	if err != nil {
-		return nil, fmt.Errorf("--pictures: %w", err)
+		return nil, nil, fmt.Errorf("--pictures: %w", err)
 	}
 	a.atEnd(func() { root.Close() })
-	return &server.Gallery{Index: f, Pictures: func(path string) ([]byte, error) { return pictureIn(root, path) }}, nil
+	return &server.Gallery{Index: f, Pictures: func(path string) ([]byte, error) { return pictureIn(root, path) }}, x, nil
+}
+
+func servedEmbedded(s serving) (*server.Gallery, *index.Index, error) {
+	if s.pictures != "" {
+		return nil, nil, errors.New("--pictures: want --gallery with it")
+	}
+	if len(s.models) > 0 {
+		return nil, nil, nil
+	}
+	x, err := assets.Gallery()
+	if err != nil {
+		return nil, nil, err
+	}
+	r, size, err := assets.Open(assets.IndexFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := indexFile(r, size)
+	return &server.Gallery{Index: f, Pictures: assets.Picture}, x, err
 }
 
 func pictureIn(root *os.Root, path string) ([]byte, error) {

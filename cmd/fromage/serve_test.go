@@ -25,16 +25,12 @@ import (
 // built is what make site makes, as far as a server looks at it.
 var built = fstest.MapFS{"fromage.wasm.br": {Data: []byte("br")}, "fromage.wasm.gz": {Data: []byte("gz")}, "wasm_exec.js": {Data: []byte("js")}}
 
-// served is the handler that fromage serve makes of these arguments.
-func served(t *testing.T, s serving) http.Handler {
+// servedBy is the handler that fromage serve makes of these arguments.
+func servedBy(t *testing.T, s serving) http.Handler {
 	t.Helper()
 	a := &app{stdout: io.Discard, stderr: io.Discard, log: discard}
 	t.Cleanup(a.close)
-	models, err := a.servedModels(s.models)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gallery, err := a.servedGallery(s)
+	models, gallery, err := a.served(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,19 +48,20 @@ func get(h http.Handler, url string) *httptest.ResponseRecorder {
 }
 
 func TestServeEmbedded(t *testing.T) {
-	h := served(t, serving{})
+	h := servedBy(t, serving{})
 	var doc struct {
 		Models []struct {
 			URL, DType string
 			Bytes      int
 			Embedded   bool
+			Gallery    bool
 		}
 		Gallery struct{ Index, Pictures string }
 	}
 	if err := json.Unmarshal(get(h, "/config.json").Body.Bytes(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if len(doc.Models) != 1 || !doc.Models[0].Embedded || doc.Models[0].DType != "q8" {
+	if len(doc.Models) != 1 || !doc.Models[0].Embedded || !doc.Models[0].Gallery || doc.Models[0].DType != "q8" {
 		t.Fatalf("config.json = %+v, want the embedded model", doc)
 	}
 	if w := get(h, doc.Models[0].URL); w.Code != 200 || w.Body.Len() != doc.Models[0].Bytes {
@@ -118,7 +115,7 @@ func TestServeFolder(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "outside.png"), filepath.Join(pictures, "link.png")); err != nil {
 		t.Fatal(err)
 	}
-	h := served(t, serving{models: []string{filepath.Join(dir, "my model.bundle")}, gallery: filepath.Join(dir, "my.index"), pictures: pictures})
+	h := servedBy(t, serving{models: []string{filepath.Join(dir, "my model.bundle")}, gallery: filepath.Join(dir, "my.index"), pictures: pictures})
 	for _, c := range []struct {
 		path string
 		code int
