@@ -147,6 +147,7 @@ async function load(agreed) {
     const f = await Fromage.load({ model: model.url, gallery: g && model.gallery ? g.index : null, signal: stopper.signal, on: (e) => mine === generation && heard(e) });
     if (mine !== generation) return f.close();
     app.f = f;
+    app.chat.begin();
   } catch (e) {
     if (mine !== generation) return;
     $('loading').hidden = true;
@@ -156,7 +157,6 @@ async function load(agreed) {
   $('loading').hidden = true;
   await facts();
   light('good', `Ready · ${app.info.dtype} on ${app.info.adapter}`);
-  app.chat.begin();
   app.search.begin();
   await app.mine.begin();
   app.announce('The model is loaded. You can chat and search.');
@@ -207,7 +207,7 @@ function progress(e) {
   const { download: d, compile: c } = under;
   const loading = d && d.done < d.total && e.stage !== 'warm';
   const main = loading ? d : e;
-  const what = main.stage === 'download' && main.cached ? 'Reading from this browser’s storage' : stages[main.stage] ?? main.stage;
+  const what = main.stage === 'download' && main.cached > 0 && main.cached >= main.done ? 'Reading from this browser’s storage' : stages[main.stage] ?? main.stage;
   let text = what[0].toUpperCase() + what.slice(1);
   const bar = $('loading-bar');
   bar.hidden = false;
@@ -241,6 +241,7 @@ async function facts() {
     add('Weights', i.dtype);
     add('Model size', bytes(i.modelBytes));
     add('GPU memory', bytes(i.gpuBytes));
+    add('Program’s memory', i.heapBytes ? bytes(i.heapBytes) : '');
     add('Dispatches a token', i.dispatchesPerToken);
     add('Kept in', { opfs: 'this browser (OPFS)', cache: 'this browser (cache)', memory: 'memory only: gone with the page' }[i.storage]);
     add('Gallery', app.f.gallery.size ? app.f.gallery.size.toLocaleString('en') + ' pictures' : 'none');

@@ -131,7 +131,8 @@ export class Chat {
           return this.app.notice(e.message);
         }
       }
-      if (!(await this.turn(t.mode, prompt))) return;
+      const done = await this.turn(t.mode, prompt);
+      if (!done || done.stop === 'aborted') return;
     }
   }
 
@@ -143,8 +144,9 @@ export class Chat {
     if (!(await this.turn($('mode').value, prompt)) && this.composer.empty()) this.composer.set(prompt);
   }
 
-  // turn says a prompt and shows the answer; it returns whether there is one. A turn that fails leaves no trace.
+  // turn says a prompt, shows the answer, and returns the turn. One that fails leaves no trace and returns null.
   async turn(mode, prompt) {
+    if (this.stopper) return null;
     const turn = { mode, prompt, answer: [] };
     this.turns.push(turn);
     const shown = this.show(turn);
@@ -157,16 +159,16 @@ export class Chat {
     try {
       await this.answer(turn, this.stopper.signal, () => shown.update());
       if (!turn.stop) turn.stop = this.stopper.signal.aborted ? 'aborted' : '';
-      return true;
+      return turn;
     } catch (e) {
       if (this.stopper.signal.aborted || e.name === 'AbortError') {
         turn.stop = 'aborted';
-        return true;
+        return turn;
       }
       this.turns.pop();
       shown.element.remove();
       this.app.fail(e);
-      return false;
+      return null;
     } finally {
       this.stopper = null;
       shown.answer.removeAttribute('aria-busy');
@@ -248,7 +250,7 @@ export class Chat {
     const facts = [turn.tokens && plural(turn.tokens, 'token'), turn.tokPerS && `${turn.tokPerS.toFixed(1)} tok/s`, turn.msFirst && `first after ${Math.round(turn.msFirst)} ms`, stops[turn.stop]];
     const meta = el('div', { class: 'meta' }, facts.filter(Boolean).join(' · '));
     if (!turn.answer.some((a) => a.images) && caption(turn)) {
-      meta.append(el('button', { type: 'button', class: 'quiet', textContent: 'Find pictures of this', onclick: () => this.stopper || this.turn('find', [{ text: caption(turn) }]) }));
+      meta.append(el('button', { type: 'button', class: 'quiet', textContent: 'Find pictures of this', onclick: () => this.turn('find', [{ text: caption(turn) }]) }));
     }
     if (meta.childNodes.length) out.push(meta);
     return out;
@@ -315,13 +317,13 @@ export class Chat {
   }
 
   async reset() {
-    await this.c?.reset();
     this.turns = [];
     this.base = 0;
     this.render();
     this.keep();
     this.composer.field.focus();
     this.app.announce('The conversation begins anew.');
+    await this.c?.reset();
   }
 
   keep() {
@@ -349,11 +351,11 @@ export class Chat {
     if (!file) return;
     try {
       const turns = await fromJSON(file);
-      await this.c?.reset();
       this.turns = turns;
       this.render();
       this.keep();
       this.app.announce(`${plural(turns.length, 'turn')} imported.`);
+      await this.c?.reset(); // what was imported is put to the model with the next turn
     } catch (e) {
       this.app.notice(e.message);
     }

@@ -298,6 +298,7 @@ func TestPage(t *testing.T) {
 		{"search", b.search},
 		{"my pictures", func(t *testing.T) { b.mine(t, pictures) }},
 		{"files", b.exchange},
+		{"hostile files", b.hostile},
 		{"reload", func(t *testing.T) { b.reload(t, p) }},
 		{"small", b.small},
 		{"accessible", b.accessible},
@@ -461,6 +462,16 @@ func chart(t *testing.T, dir, name string, hue uint8) string {
 
 func (b *tab) mine(t *testing.T, dir string) {
 	js[bool](t, b, "(document.getElementById('tab-mine').click(), true)")
+	size := func() int {
+		facts := js[string](t, b, "document.getElementById('facts').innerText.replaceAll(',', '')")
+		var n int
+		_, rest, _ := strings.Cut(facts, "Gallery\n")
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			t.Fatalf("status = %q, want the gallery's size in it", facts)
+		}
+		return n
+	}
+	before := size()
 	if err := os.WriteFile(filepath.Join(dir, "broken.png"), []byte("not a picture"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -470,6 +481,9 @@ func (b *tab) mine(t *testing.T, dir string) {
 		t.Errorf("notice = %q, want broken.png named", notice)
 	}
 	b.until(t, "[...document.querySelectorAll('#mine img')].every((i) => i.naturalWidth > 0)", 10*time.Second)
+	if after := size(); after != before+2 {
+		t.Errorf("the gallery has %d pictures, want %d and 2 of one's own", after, before)
+	}
 	b.shot(t, "mine")
 	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove green\"]').click(), true)")
 	b.until(t, "document.querySelectorAll('#mine .hit').length === 1", 10*time.Second)
@@ -507,6 +521,32 @@ func (b *tab) exchange(t *testing.T) {
 	b.until(t, "document.getElementById('notice').textContent.includes('not JSON')", 10*time.Second)
 	b.files(t, "#import-file", filepath.Join(dir, "conversation.json"))
 	b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d", turns), 10*time.Second)
+}
+
+// hostile imports conversations that someone else may have written.
+func (b *tab) hostile(t *testing.T) {
+	for turn, want := range map[string]string{
+		`{"mode": "ask", "prompt": [{"text": "a"}], "answer": [{"text": "b"}]}`:                "1 turn",
+		`{"mode": "ask", "prompt": [{"picture": "data:text/html;base64,PGI+"}], "answer": []}`: "Turn 1",
+		`{"mode": "ask", "prompt": [{"picture": "https://example.org/x.png"}], "answer": []}`:  "Turn 1",
+		`{"mode": "ask", "prompt": [null], "answer": []}`:                                      "Turn 1",
+		`{"mode": "ask", "prompt": [], "answer": [{"images": [{"path": 1}]}]}`:                 "Turn 1",
+		`{"mode": "eval", "prompt": [], "answer": []}`:                                         "Turn 1",
+		`null`: "Turn 1",
+		`{"mode": "ask", "prompt": [], "answer": [{"images": [{"path": "//example.org/x.png", "caption": "<b>\"x"}]}]}`: "1 turn",
+	} {
+		got := js[string](t, b, fmt.Sprintf(`import('/transcript.js').then((m) => m.fromJSON(new Blob([%q]))).then((turns) => turns.length + ' turn', (e) => e.message)`,
+			`{"format": "fromage-conversation", "version": 1, "turns": [`+turn+`]}`))
+		if !strings.Contains(got, want) {
+			t.Errorf("import of %s = %q, want %q", turn, got, want)
+		}
+	}
+	html := js[string](t, b, `import('/transcript.js').then((m) => m.toHTML([{ mode: 'ask', prompt: [{ text: '<script>' }], answer: [{ text: '</p><i>' }, { images: [{ path: '"x', caption: '<img>' }] }] }], '<title>', () => Promise.reject(1)))`)
+	for _, bad := range []string{"<script>", "<i>", "<img>", "<title><title>", `"x`} {
+		if strings.Contains(html, bad) {
+			t.Errorf("the saved page has %s in it: %s", bad, html)
+		}
+	}
 }
 
 func (b *tab) reload(t *testing.T, p *program) {
