@@ -23,7 +23,8 @@ func (a *app) compileCommand() *cobra.Command {
 		Short: "make a bundle of an OPT, a CLIP and FROMAGe's heads",
 		Long: `Make a bundle of checkpoints: folders as Hugging Face lays them out (safetensors or PyTorch files, whole or in shards), and the heads as FROMAGe's
 release has them (model_args.json and pretrained_ckpt.pth.tar), or as safetensors. No code in a checkpoint is run. Without --heads, OPT or CLIP can be
-compiled alone. Nothing is left behind when it fails, and a bundle that is there stays until the new one is complete.`,
+compiled alone. Nothing is left behind when it fails, and a bundle that is there stays until the new one is complete. What a
+kill -9 leaves (.NAME.….part) is removed when the same bundle is compiled again.`,
 		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if o.Out == "" {
