@@ -23,10 +23,12 @@ build: site ## build bin/fromage
 serve: build ## serve the page with the model and pictures in the repository, and open it
 	bin/fromage serve
 
-demo: setup ## show the main job on the models and pictures in the repository; ONCE=1 runs it through and exits
-	go run ./cmd/fromage demo --html out/demo.html $(if $(ONCE),--once)
+demo: setup build ## show the main job in the terminal, then serve the page; ONCE=1 (or no terminal) drives the page once in headless Chromium and exits
+	bin/fromage demo --once --html out/demo.html
+	@if [ -z "$(ONCE)" ] && [ -t 0 ] && [ -t 1 ]; then bin/fromage serve; else \
+		go test -count=1 -run 'TestPage/(first_load|chat|search)$$' ./site/e2e && echo "screenshots of the page: out/page-chat.png out/page-search.png"; fi
 
-test: setup check ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium's shader compiler
+test: setup check ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium
 	go test -timeout 40m ./...
 	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
 	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/...
@@ -41,7 +43,7 @@ check: ## formatting, generated files, vet, staticcheck, builds for every host
 	go vet ./...
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
-	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
+	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
 	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
 	go tool staticcheck ./...
 	go mod tidy -diff
