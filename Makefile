@@ -28,7 +28,7 @@ demo: setup build ## show the main job in the terminal, then serve the page; ONC
 	@if [ -z "$(ONCE)" ] && [ -t 0 ] && [ -t 1 ]; then bin/fromage serve; else \
 		go test -count=1 -run 'TestPage/(first_load|chat|search)$$' ./site/e2e && echo "screenshots of the page: out/page-chat.png out/page-search.png"; fi
 
-test: setup check ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium
+test: setup site check ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium
 	go test -timeout 40m ./...
 	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
 	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/...
