@@ -6,7 +6,7 @@ PICTURES ?= ../shared/pictures
 ONCE     ?=
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help setup build demo test test-browser check bench assets generate
+.PHONY: help setup build site serve demo test test-browser check bench assets generate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,8 +14,14 @@ help: ## list the targets
 setup: ## install the Debian packages that are missing: a software Vulkan device, Chromium, a C compiler
 	@internal/setup.sh
 
-build: ## build bin/fromage
+site: ## build the page's program (wasm/browser) into site/dist, which the program embeds
+	go run ./internal/makesite site/dist
+
+build: site ## build bin/fromage
 	go build -o bin/fromage ./cmd/fromage
+
+serve: build ## serve the page with the model and pictures in the repository, and open it
+	bin/fromage serve
 
 demo: setup ## show the main job on the models and pictures in the repository; ONCE=1 runs it through and exits
 	go run ./cmd/fromage demo --html out/demo.html $(if $(ONCE),--once)

@@ -5,7 +5,8 @@ package bundle
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+
+	"fromage/internal/atomicfile"
 )
 
 // Open opens the bundle at path and checks it as Read does. The caller closes it.
@@ -28,27 +29,13 @@ func Open(path string) (*Bundle, error) {
 	return b, nil
 }
 
-// Create starts a bundle that will be at path. Until Finish it is a temporary file beside it, which Abort removes.
+// Create starts a bundle that will be at path. Until Finish it is a temporary file beside it, which Abort removes, or the next Create after a kill.
 func Create(path string) (*Writer, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.part")
+	f, err := atomicfile.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
 	w := NewWriter(f)
-	w.commit = func() error {
-		// A bundle is for everybody who may read the folder; a file system without modes cannot hide it either.
-		_ = f.Chmod(0o644)
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		return os.Rename(f.Name(), path)
-	}
-	w.abort = func() {
-		f.Close()
-		os.Remove(f.Name())
-	}
+	w.commit, w.abort = f.Commit, f.Abort
 	return w, nil
 }

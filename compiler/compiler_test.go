@@ -195,10 +195,10 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// wantFormat is the policy in words: matrices as asked where whole words and blocks allow it, positions no smaller than f16, tokens no smaller than q8, all
-// else f32.
+// wantFormat is the policy in words: matrices as asked where whole words and blocks allow it, positions no smaller than f16, tokens and
+// OPT's fc1 (all goldens are small) no smaller than q8, all else f32.
 func wantFormat(w plan.WeightSpec, asked shaders.Format) shaders.Format {
-	if w.Name == embedTokens {
+	if w.Name == embedTokens || strings.HasPrefix(w.Name, "model.") && strings.HasSuffix(w.Name, ".fc1.weight") {
 		asked = min(asked, shaders.Q8)
 	}
 	switch {
@@ -607,6 +607,14 @@ func TestRefuses(t *testing.T) {
 			for _, name := range []string{"tokenizer.json", "vocab.json"} {
 				os.Remove(filepath.Join(o.OPT, name))
 			}
+		}},
+		{"preprocessor that is no JSON", "preprocessor_config.json", fromage, 0, func(t *testing.T, o *Options) {
+			o.CLIP = copyDir(t, o.CLIP)
+			edit(t, filepath.Join(o.CLIP, "preprocessor_config.json"), "{", "")
+		}},
+		{"preprocessor of another size", "pictures of 32 pixels", fromage, 0, func(t *testing.T, o *Options) {
+			o.CLIP = copyDir(t, o.CLIP)
+			edit(t, filepath.Join(o.CLIP, "preprocessor_config.json"), `"height": 32`, `"height": 64`)
 		}},
 		{"no preprocessor", "preprocessor_config.json", fromage, 0, func(t *testing.T, o *Options) {
 			o.CLIP = copyDir(t, o.CLIP)

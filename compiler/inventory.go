@@ -20,6 +20,7 @@ import (
 	"fromage/model"
 	"fromage/plan"
 	"fromage/tokenizer"
+	"fromage/vision"
 )
 
 // The tokens that FROMAGe adds to OPT's, in this order, as the reference does: the first special, the second not.
@@ -96,8 +97,10 @@ func (in *inventory) open(o Options) error {
 		return err
 	}
 	var err error
-	in.model, err = model.Build(in.config)
-	return err
+	if in.model, err = model.Build(in.config); err != nil {
+		return fmt.Errorf("%s: %w", in.name, err)
+	}
+	return nil
 }
 
 func (in *inventory) close() {
@@ -196,13 +199,30 @@ func (in *inventory) openCLIP(dir string) error {
 	if err := in.openWeights(dir, clipName); err != nil {
 		return err
 	}
-	preprocessor, err := in.readConfig("clip", filepath.Join(dir, bundle.FilePreprocessor))
-	if err == nil {
-		in.files[bundle.FilePreprocessor] = preprocessor
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if err := in.checkLayers("vision_model.encoder.layers.", in.config.CLIP.Layers, path); err != nil {
 		return err
 	}
-	return in.checkLayers("vision_model.encoder.layers.", in.config.CLIP.Layers, path)
+	return in.openPreprocessor(filepath.Join(dir, bundle.FilePreprocessor))
+}
+
+// openPreprocessor takes the file that says how pictures become the tower's pixels, if it is there and fits the tower.
+func (in *inventory) openPreprocessor(path string) error {
+	data, err := in.readConfig("clip", path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	config, err := vision.LoadConfig(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if h, w := config.Shape(); h != in.config.CLIP.ImageSize || w != h {
+		return fmt.Errorf("%s: want pictures of %d pixels a side, as config.json says, have %d × %d", path, in.config.CLIP.ImageSize, h, w)
+	}
+	in.files[bundle.FilePreprocessor] = data
+	return nil
 }
 
 // clipName keeps the vision tower of a whole CLIPModel or of a CLIPVisionModel, which may leave its prefix out.

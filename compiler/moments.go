@@ -15,7 +15,7 @@ type Moments struct {
 	sum []float64 // (K,K), of which only the lower triangle is kept
 }
 
-// MaxMoments is the largest K that moments are worth their time and memory for: 8·K² bytes to gather, and while a matrix is written 12·K² more.
+// MaxMoments is the largest K that moments are worth their time and memory for: 8·K² bytes to gather, and 20·K² more before the matrix is written.
 const MaxMoments = 8192
 
 // NewMoments makes empty moments of inputs of K values.

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 
 	"github.com/x448/float16"
+
+	"fromage/internal/atomicfile"
 )
 
 // Meta is what is known about a picture besides its embedding.
@@ -77,7 +79,7 @@ func Create(path string, h Header) (*Index, error) {
 }
 
 func createFile(f *os.File, h Header) (*Index, error) {
-	if err := lock(f); err != nil {
+	if err := atomicfile.Lock(f); err != nil {
 		return nil, fmt.Errorf("index: %s: lock: %w", f.Name(), err)
 	}
 	x, err := create(f, h, f.Name())
@@ -134,7 +136,7 @@ func OpenAppend(path string) (*Index, error) {
 }
 
 func openAppend(f *os.File, path string) (*Index, error) {
-	if err := lock(f); err != nil {
+	if err := atomicfile.Lock(f); err != nil {
 		return nil, fmt.Errorf("index: %s: locked by another writer: %w", path, err)
 	}
 	// A Compact that held the lock may have put another file in this one's place.

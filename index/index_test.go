@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/x448/float16"
+
+	"fromage/internal/atomicfile"
 )
 
 // picture is a row with some of every kind of metadata.
@@ -517,7 +519,7 @@ func TestOneWriter(t *testing.T) {
 	if _, err := Create(path, Header{D: 3, DType: F32}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("Create over a file = %v, want %v", err, os.ErrExist)
 	}
-	if err := lock(nil); err == nil {
+	if err := atomicfile.Lock(nil); err == nil {
 		t.Skip("NO LOCK ON THIS HOST: two writers are not told apart")
 	}
 	if _, err := OpenAppend(path); err == nil || !strings.Contains(err.Error(), "locked") {

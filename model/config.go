@@ -97,6 +97,9 @@ func ParseCLIP(data []byte) (*CLIP, error) {
 		return nil, fmt.Errorf("model: CLIP config: want 3 channels and an image_size up to 4096 that is a multiple of patch_size, have %d, %d and %d",
 			c.Channels, c.ImageSize, c.PatchSize)
 	}
+	if !(c.Eps >= 0 && c.Eps < 1) {
+		return nil, fmt.Errorf("model: CLIP config: layer_norm_eps: want 0 or more and below 1, have %g", c.Eps)
+	}
 	return c, positive("CLIP config", map[string]int{
 		"hidden_size": c.HiddenSize, "intermediate_size": c.Intermediate, "num_hidden_layers": c.Layers, "num_attention_heads": c.Heads, "image_size": c.ImageSize,
 	}, c.HiddenSize, c.Heads)

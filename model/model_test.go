@@ -147,6 +147,8 @@ func TestParse(t *testing.T) {
 		{`{"hidden_size": 768, "image_size": 224, "patch_size": 32}`, ""},
 		{`{"vision_config": {"hidden_size": 1024, "num_attention_heads": 16, "patch_size": 14}, "hidden_size": 3}`, ""},
 		{`{"vision_config": {"num_channels": 4}}`, "3 channels"},
+		{`{"layer_norm_eps": -1}`, "layer_norm_eps"},
+		{`{"layer_norm_eps": 1e9}`, "layer_norm_eps"},
 		{`{"image_size": 225}`, "multiple of patch_size"},
 		{`{"hidden_act": "silu"}`, "activation"},
 	} {

@@ -14,17 +14,20 @@ import (
 // sampleBatch is how many sequences Sample writes side by side.
 const sampleBatch = 64
 
-// Sample lets the model write n sequences of length tokens on its own: each begins with </s>, and every next token is drawn at temperature 1. The same
-// seed draws the same sequences on devices that compute the same. progress, if any, counts tokens.
-func (r *Runner) Sample(ctx context.Context, n, length int, seed uint64, progress func(Progress)) ([][]int32, error) {
+// Sample lets the model write n sequences of length tokens on its own: each begins with </s>, and every next token is drawn from softmax(logits /
+// temperature). The same seed draws the same sequences on devices that compute the same. progress, if any, counts tokens.
+func (r *Runner) Sample(ctx context.Context, n, length int, temperature float64, seed uint64, progress func(Progress)) ([][]int32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if most := r.m.manifest.Settings.MaxPositions; length < 1 || length > most {
 		return nil, fmt.Errorf("runner: sample: want sequences of 1 to %d tokens, have %d", most, length)
 	}
+	if !(temperature > 0) {
+		return nil, fmt.Errorf("runner: sample: want a temperature above 0, have %g", temperature)
+	}
 	var out [][]int32
 	for len(out) < n {
-		batch, err := r.sampleBatch(ctx, min(sampleBatch, n-len(out)), length, seed+uint64(len(out)), func(tokens int) {
+		batch, err := r.sampleBatch(ctx, min(sampleBatch, n-len(out)), length, temperature, seed+uint64(len(out)), func(tokens int) {
 			if progress != nil {
 				progress(Progress{Done: int64(len(out)*length + tokens), Total: int64(n * length), What: "tokens"})
 			}
@@ -37,7 +40,7 @@ func (r *Runner) Sample(ctx context.Context, n, length int, seed uint64, progres
 	return out, nil
 }
 
-func (r *Runner) sampleBatch(ctx context.Context, n, length int, seed uint64, progress func(tokens int)) ([][]int32, error) {
+func (r *Runner) sampleBatch(ctx context.Context, n, length int, temperature float64, seed uint64, progress func(tokens int)) ([][]int32, error) {
 	out := make([][]int32, n)
 	feeds, draws := make([]feed, n), make([]*rand.Rand, n)
 	for i := range feeds {
@@ -63,19 +66,19 @@ func (r *Runner) sampleBatch(ctx context.Context, n, length int, seed uint64, pr
 			return nil, err
 		}
 		for i, logits := range res.logits {
-			next[i] = draw(logits, draws[i].Float64())
+			next[i] = draw(logits, temperature, draws[i].Float64())
 		}
 		progress(n * (at + 1))
 	}
 	return out, nil
 }
 
-// draw returns the token at the share u, in [0,1), of softmax(logits) laid out in the order of the vocabulary.
-func draw(logits []float32, u float64) int {
+// draw returns the token at the share u, in [0,1), of softmax(logits/temperature) laid out in the order of the vocabulary.
+func draw(logits []float32, temperature, u float64) int {
 	largest, sum := float64(logits[argmax(logits)]), 0.0
 	weights := make([]float64, len(logits))
 	for i, l := range logits {
-		weights[i] = math.Exp(float64(l) - largest)
+		weights[i] = math.Exp((float64(l) - largest) / temperature)
 		sum += weights[i]
 	}
 	u *= sum

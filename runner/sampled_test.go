@@ -15,7 +15,7 @@ func TestSample(t *testing.T) {
 	devices(t, func(t *testing.T, r *Runner) {
 		ctx := context.Background()
 		var last Progress
-		all, err := r.Sample(ctx, sampleBatch+3, 9, 1, func(p Progress) { last = p })
+		all, err := r.Sample(ctx, sampleBatch+3, 9, 1, 1, func(p Progress) { last = p })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,12 +34,15 @@ func TestSample(t *testing.T) {
 		if len(different) < 20 {
 			t.Errorf("Sample wrote %d different sequences, want 20 or more", len(different))
 		}
-		again, err := r.Sample(ctx, 2, 9, 1, nil)
+		again, err := r.Sample(ctx, 2, 9, 1, 1, nil)
 		if err != nil || !reflect.DeepEqual(again, all[:2]) {
 			t.Errorf("Sample again = %v, %v, want %v", again, err, all[:2])
 		}
-		if _, err := r.Sample(ctx, 1, r.Settings().MaxPositions+1, 1, nil); err == nil {
+		if _, err := r.Sample(ctx, 1, r.Settings().MaxPositions+1, 1, 1, nil); err == nil {
 			t.Error("Sample beyond the model's positions gave no error")
+		}
+		if _, err := r.Sample(ctx, 1, 9, 0, 1, nil); err == nil {
+			t.Error("Sample at temperature 0 gave no error")
 		}
 		if len(r.kv.sequences) > 0 {
 			t.Errorf("%d sequences keep rows of the KV cache", len(r.kv.sequences))
@@ -50,11 +53,11 @@ func TestSample(t *testing.T) {
 func TestDraw(t *testing.T) {
 	logits := []float32{float32(math.Log(1)), float32(math.Log(2)), float32(math.Inf(-1)), float32(math.Log(5))}
 	for _, c := range []struct {
-		u    float64
-		want int
-	}{{0, 0}, {0.124, 0}, {0.126, 1}, {0.374, 1}, {0.376, 3}, {0.999999, 3}} {
-		if got := draw(logits, c.u); got != c.want {
-			t.Errorf("draw(1:2:0:5, %g) = %d, want %d", c.u, got, c.want)
+		temperature, u float64
+		want           int
+	}{{1, 0, 0}, {1, 0.124, 0}, {1, 0.126, 1}, {1, 0.374, 1}, {1, 0.376, 3}, {1, 0.999999, 3}, {0.5, 0.032, 0}, {0.5, 0.035, 1}, {0.5, 0.165, 1}, {0.5, 0.168, 3}} {
+		if got := draw(logits, c.temperature, c.u); got != c.want {
+			t.Errorf("draw(1:2:0:5, %g, %g) = %d, want %d", c.temperature, c.u, got, c.want)
 		}
 	}
 }
@@ -63,7 +66,7 @@ func TestDraw(t *testing.T) {
 func TestInputs(t *testing.T) {
 	devices(t, func(t *testing.T, r *Runner) {
 		ctx := context.Background()
-		samples, err := r.Sample(ctx, 5, 7, 2, nil)
+		samples, err := r.Sample(ctx, 5, 7, 1, 2, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -163,6 +163,7 @@ async function range(url, from, to, {signal, onsize, onbytes, most = TRIES}) {
   const bytes = new Uint8Array(to - from);
   let have = 0;
   for (let tries = 1; ; tries++) {
+    const before = have;
     try {
       const response = await fetch(url, {headers: {Range: `bytes=${from + have}-${to - 1}`}, cache: "no-store", signal}); // or it were kept twice
       if (response.status !== 206) {
@@ -188,6 +189,7 @@ async function range(url, from, to, {signal, onsize, onbytes, most = TRIES}) {
         throw error instanceof RangeError ? failure("network", `${url}: the server sent more than was asked for.`) : error;
       }
     }
+    tries = have > before ? 1 : tries; // a connection that breaks now and then gets there in the end
     if (tries === most || navigator.onLine === false) {
       throw failure("network", `The connection broke while ${url} was loading. Check it and try again: what has come so far is kept.`);
     }
@@ -331,7 +333,7 @@ export class Store {
       const good = await Promise.all(part(bytes).map(async (b, i) => b.length === chunks[i].size && (await sha256(b)) === chunks[i].sha256));
       return chunks.filter((_, i) => !good[i]);
     };
-    let bytes = await this.keep.read(from, to).catch(() => new Uint8Array(0));
+    const bytes = await this.keep.read(from, to).catch(() => new Uint8Array(0));
     let bad = await wrong(bytes);
     onbytes?.(0, chunks.reduce((sum, c) => sum + c.size, 0) - bad.reduce((sum, c) => sum + c.size, 0));
     if (bad.length === 0) {
@@ -339,8 +341,6 @@ export class Store {
     }
     if (bytes.length === to - from && bytes.some(b => b !== 0)) {
       this.notice("A part of the kept model was damaged or missing; it is downloaded again.");
-    } else {
-      bad = bytes.length < to - from || bad.length === chunks.length ? chunks : bad;
     }
     const whole = new Uint8Array(to - from);
     whole.set(bytes);

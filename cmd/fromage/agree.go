@@ -18,7 +18,7 @@ func (a *app) agreeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "agree A.bundle B.bundle TEXTFILE…",
 		Short: "how often two bundles of one model choose the same next token of a text: what a smaller dtype costs",
-		Args:  cobra.MinimumNArgs(3),
+		Args:  takes(3, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if length < 2 {
 				return fmt.Errorf("--length: want 2 or more, have %d", length)

@@ -24,7 +24,7 @@ The text goes to the model as it is; a question is asked as it was trained on qu
     fromage ask --image gallery:fxemoji/00252.webp "Q: What is this image?\nA:"
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
-			items, err := p.items(args, a.stdin)
+			items, err := p.items(c.Context(), args, a.stdin)
 			if err != nil {
 				return fmt.Errorf("ask: %w", err)
 			}

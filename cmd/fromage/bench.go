@@ -45,7 +45,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Short: "measure decoding, prefill, pictures and every kernel on this machine",
 		Long: "Measures the model of -m, or with --shape the public OPT sizes with made-up weights, and the kernels at the last model's widths. Shares are of the\n" +
 			"device's own copy bandwidth, measured in the same run.",
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := a.bench(cmd.Context(), f)
 			if err != nil {

@@ -28,7 +28,7 @@ func (a *app) captionCommand() *cobra.Command {
 		Short: "say what pictures show",
 		Long: `Say what each picture shows, a line each. The model sees the picture and nothing else, as it did when it learned captions; --prompt puts a text
 after the picture. A file that is not a readable picture is reported on its line, and the program exits with 2 when it has done the others.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, many),
 		RunE: func(c *cobra.Command, files []string) error {
 			if err := o.Check(); err != nil {
 				return err
@@ -55,6 +55,8 @@ func (a *app) captions(ctx context.Context, r *runner.Runner, files []string, pr
 		text, err := captionOf(ctx, r, name, prompt, o)
 		var unreadable pictureError
 		switch {
+		case errors.As(err, &unreadable) && len(files) == 1 && !a.json:
+			return err
 		case errors.As(err, &unreadable):
 			bad++
 			out.Error = err.Error()

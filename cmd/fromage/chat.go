@@ -61,7 +61,7 @@ that begin the line before it; with --raw, lines go to the model as they are. A 
 conversation; later "What is this?" is asked. What is not a terminal is read line by line.
 
 ` + chatHelp,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.Check(); err != nil {
 				return err

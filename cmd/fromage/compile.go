@@ -32,7 +32,7 @@ compiled alone. Nothing is left behind when it fails, and a bundle that is there
 With --calibrate, q8 and q4 bundles stay nearer to the original: the model writes some text of its own on the device, and its matrices are rounded for what
 they multiply there. This needs the language model as f16 on the device and in a temporary file, and memory for each linear layer (8 bytes times its inputs
 squared, up to 2 GiB in all; what is beyond is rounded plainly).`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if o.Out == "" {
 				return errors.New("compile: want -o FILE")

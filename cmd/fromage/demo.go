@@ -33,7 +33,7 @@ func (a *app) demoCommand() *cobra.Command {
 		Short: "show what the embedded model does with the embedded gallery",
 		Long: `Caption pictures, talk about some, and retrieve pictures, with the embedded model and gallery, and write all of it with its pictures to a page of HTML.
 On a terminal a conversation follows, unless --once.`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, _, err := a.load(c.Context())
 			if err != nil {

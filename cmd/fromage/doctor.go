@@ -35,7 +35,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "show devices, features and limits, what will be used and why, and test every kernel against its twin",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			d := &diagnosis{}
 			var err error

@@ -34,7 +34,7 @@ func (a *app) indexBuildCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "build -o FILE FOLDER|LIST.tsv…",
 		Short: "make an index of folders and lists of pictures",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(c *cobra.Command, args []string) error {
 			if output == "" {
 				return errors.New("index build: want -o FILE")
@@ -67,8 +67,11 @@ func (a *app) indexBuildCommand() *cobra.Command {
 			if closed := x.Close(); err == nil {
 				err = closed
 			}
-			if err != nil && empty {
+			if empty {
 				os.Remove(output)
+			}
+			if err == nil && empty {
+				err = fmt.Errorf("index build: none of %d pictures can be read", len(work))
 			}
 			return err
 		},
@@ -107,7 +110,7 @@ func (a *app) indexAddCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add -i FILE FOLDER|LIST.tsv…",
 		Short: "add pictures that are not in an index yet, by path",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.needIndex(); err != nil {
 				return err
@@ -148,7 +151,7 @@ func (a *app) indexRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove -i FILE PATH…",
 		Short: "remove pictures from an index, by the path that it has for them",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes(1, many),
 		RunE: func(_ *cobra.Command, paths []string) error {
 			if err := a.needIndex(); err != nil {
 				return err
@@ -178,14 +181,14 @@ func (a *app) indexRemoveCommand() *cobra.Command {
 
 func (a *app) indexInfoCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "info FILE", Short: "say what an index holds", Args: cobra.ExactArgs(1),
+		Use: "info FILE", Short: "say what an index holds", Args: takes(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.indexInfo(args[0]) },
 	}
 }
 
 func (a *app) indexCompactCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "compact FILE", Short: "write an index anew without what was removed", Args: cobra.ExactArgs(1),
+		Use: "compact FILE", Short: "write an index anew without what was removed", Args: takes(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := index.Compact(args[0]); err != nil {
 				return err
@@ -202,7 +205,7 @@ func (a *app) indexImportCommand() *cobra.Command {
 		Short: "make an index of embeddings as FROMAGe's release has them",
 		Long: `Make an index of cc3m_embeddings*.pkl files: paths and embeddings that the released model made. -m is a bundle of that model; that its heads are the
 ones that made the embeddings is for you to know. The pickle is read, not run.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, many),
 		RunE: func(c *cobra.Command, files []string) error {
 			if output == "" {
 				return errors.New("index import: want -o FILE")
@@ -223,11 +226,18 @@ ones that made the embeddings is for you to know. The pickle is read, not run.`,
 			if err != nil {
 				return err
 			}
-			defer x.Close()
 			for _, name := range files {
-				if err := a.importFile(c.Context(), x, name); err != nil {
-					return err
+				if err = a.importFile(c.Context(), x, name); err != nil {
+					break
 				}
+			}
+			if closed := x.Close(); err == nil {
+				err = closed
+			}
+			if err != nil {
+				// Unlike a folder's pictures, the rest of the rows could not be added later.
+				os.Remove(output)
+				return err
 			}
 			return a.said(map[string]any{"index": output, "rows": x.Len()}, "%s: %d rows\n", output, x.Len())
 		},

@@ -23,7 +23,7 @@ func (a *app) infoCommand() *cobra.Command {
 		Use:   "info [FILE]",
 		Short: "say what is in a bundle or an index",
 		Long:  "Say what is in a bundle (default: the embedded one) or an index. The file's kind is read from its first bytes.",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  takes(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				a.model = args[0]

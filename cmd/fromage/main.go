@@ -6,7 +6,7 @@
 // folders and which device to open; everything it computes is done by the packages it calls.
 //
 // It exits with 0, with 1 where the input was good and the computation says no (a verification that fails, for example), with 2 for bad input or
-// usage, and with 130 where Ctrl-C ended it.
+// usage, and with 130 where Ctrl-C, SIGTERM or SIGHUP ended it.
 package main
 
 import "os"

@@ -4,7 +4,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -90,6 +93,8 @@ func TestBadUsage(t *testing.T) {
 	flipped[200] ^= 1
 	bad := write(t, filepath.Join(dir, "flipped.bundle"), flipped)
 	text := write(t, filepath.Join(dir, "text.png"), []byte("this is no picture"))
+	unreadable := t.TempDir()
+	write(t, filepath.Join(unreadable, "text.png"), []byte("this is no picture"))
 	picture := filepath.Join(pics, "exact_32x32.png")
 	gallery := filepath.Join(dir, "tiny.index")
 	ok(t, "index", "build", "-m", model, "-o", gallery, pics)
@@ -103,6 +108,13 @@ func TestBadUsage(t *testing.T) {
 	}{
 		{"unknown command", []string{"frob"}, exitBad, []string{"frob"}},
 		{"unknown command of index", []string{"index", "frob"}, exitBad, []string{"frob"}},
+		{"help on nothing", []string{"help", "frob"}, exitBad, []string{"frob"}},
+		{"too many arguments", []string{"doctor", "x"}, exitBad, []string{"doctor", "want 0, have 1"}},
+		{"too few arguments", []string{"index", "info"}, exitBad, []string{"info", "want 1, have 0"}},
+		{"bundle onto a folder", []string{"compile", "--opt", golden + "/facebook/opt-tiny", "-o", pics}, exitBad, []string{pics}},
+		{"import of no pickle", []string{"index", "import", "-m", model, "-o", dir + "/z", picture}, exitBad, []string{"exact_32x32.png"}},
+		{"import of nothing", []string{"index", "import", "-m", model, "-o", dir + "/z", dir + "/none.pkl"}, exitBad, []string{"none.pkl"}},
+		{"index of unreadable pictures", []string{"index", "build", "-m", model, "-o", dir + "/y", unreadable}, exitBad, []string{"text.png", "none of 1"}},
 		{"unknown flag", []string{"ask", "--frob", "x"}, exitBad, []string{"--frob"}},
 		{"unknown device", []string{"version", "--device", "tpu"}, exitBad, []string{"--device", "tpu"}},
 		{"flag that is no number", []string{"ask", "--num-words", "many", "x"}, exitBad, []string{"num-words", "many"}},
@@ -149,7 +161,7 @@ func TestBadUsage(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"x", "y"} {
+	for _, name := range []string{"x", "y", "z"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("%s was left behind", name)
 		}
@@ -190,7 +202,7 @@ func TestPromptOrder(t *testing.T) {
 		cmd := &cobra.Command{Use: "x", SilenceErrors: true, SilenceUsage: true}
 		p := newPromptFlags(cmd)
 		cmd.RunE = func(_ *cobra.Command, args []string) (err error) {
-			got, err = p.items(args, strings.NewReader("from\nstdin\n"))
+			got, err = p.items(t.Context(), args, strings.NewReader("from\nstdin\n"))
 			return err
 		}
 		cmd.SetArgs(c.args)
@@ -200,6 +212,17 @@ func TestPromptOrder(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("items(%q) = %q, want %q", c.args, got, c.want)
 		}
+	}
+}
+
+// TestReadTextStops reads from an input that says nothing and does not end.
+func TestReadTextStops(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	cancel()
+	if text, err := readText(ctx, r); !errors.Is(err, context.Canceled) {
+		t.Errorf("readText(cancelled) = %q, %v, want %v", text, err, context.Canceled)
 	}
 }
 

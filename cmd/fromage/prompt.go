@@ -85,7 +85,7 @@ func newPromptFlags(c *cobra.Command) *promptFlags {
 }
 
 // items puts arguments and pictures in order.
-func (p *promptFlags) items(args []string, stdin io.Reader) ([]item, error) {
+func (p *promptFlags) items(ctx context.Context, args []string, stdin io.Reader) ([]item, error) {
 	var items []item
 	images := p.images
 	for i := 0; i <= len(args); i++ {
@@ -96,7 +96,7 @@ func (p *promptFlags) items(args []string, stdin io.Reader) ([]item, error) {
 		if i == len(args) {
 			break
 		}
-		one, err := p.argument(args[i], stdin)
+		one, err := p.argument(ctx, args[i], stdin)
 		if err != nil {
 			return nil, err
 		}
@@ -110,17 +110,14 @@ func (p *promptFlags) items(args []string, stdin io.Reader) ([]item, error) {
 	return items, nil
 }
 
-func (p *promptFlags) argument(arg string, stdin io.Reader) (item, error) {
+func (p *promptFlags) argument(ctx context.Context, arg string, stdin io.Reader) (item, error) {
 	switch {
 	case arg == "-":
-		text, err := io.ReadAll(io.LimitReader(stdin, maxText+1))
-		if err == nil && len(text) > maxText {
-			err = fmt.Errorf("want at most %d bytes", maxText)
-		}
+		text, err := readText(ctx, stdin)
 		if err != nil {
 			return item{}, fmt.Errorf("standard input: %w", err)
 		}
-		return item{Text: strings.TrimSuffix(string(text), "\n")}, nil
+		return item{Text: strings.TrimSuffix(text, "\n")}, nil
 	case isPicture(arg):
 		return item{Image: arg}, nil
 	case p.raw:
@@ -131,6 +128,28 @@ func (p *promptFlags) argument(arg string, stdin io.Reader) (item, error) {
 
 // maxText is the most bytes of text read from standard input; no model has room for as much.
 const maxText = 1 << 20
+
+// readText reads all there is, or returns when ctx is done; the read, which nothing can stop, then goes on until the program ends.
+func readText(ctx context.Context, r io.Reader) (string, error) {
+	type result struct {
+		text []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := io.ReadAll(io.LimitReader(r, maxText+1))
+		if err == nil && len(text) > maxText {
+			err = fmt.Errorf("want at most %d bytes", maxText)
+		}
+		done <- result{text, err}
+	}()
+	select {
+	case got := <-done:
+		return string(got.text), got.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
 
 // unescape replaces \n, \t and \\; a backslash before anything else stays.
 var unescape = strings.NewReplacer(`\n`, "\n", `\t`, "\t", `\\`, `\`).Replace

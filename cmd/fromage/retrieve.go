@@ -28,7 +28,7 @@ func (a *app) retrieveCommand() *cobra.Command {
 The embedded model learned captions with [RET] after them, without a space, such as "a flat icon of alarm clock[RET]": it finds most by these.
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
-			items, err := p.items(args, a.stdin)
+			items, err := p.items(c.Context(), args, a.stdin)
 			if err != nil {
 				return fmt.Errorf("retrieve: %w", err)
 			}

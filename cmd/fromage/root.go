@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -49,7 +52,7 @@ func (n no) Unwrap() error { return n.error }
 
 // doMain runs the program and returns its exit code.
 func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, release := signal.NotifyContext(context.Background(), heard()...)
 	defer release()
 	// A second Ctrl-C ends the program at once, should the first not be heard.
 	context.AfterFunc(ctx, release)
@@ -58,6 +61,17 @@ func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
 	return a.exit(root.ExecuteContext(ctx))
+}
+
+// heard are the signals that end an operation in order; what the caller has the program ignore, as nohup does, stays ignored.
+func heard() []os.Signal {
+	signals := []os.Signal{syscall.SIGTERM}
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
+	}
+	return signals
 }
 
 // exit ends with one line about what went wrong, if anything did.
@@ -111,12 +125,48 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	flags.StringVar(&a.device, "device", "auto", "what computes: auto (a GPU, else cpu), gpu (the best WebGPU adapter, be it software), gpu:NAME (an adapter by part of its name) or cpu (Go alone)")
 	flags.BoolVar(&a.json, "json", false, "write JSON: one document, or a line for each result of a stream")
 	flags.StringVar(&a.logFile, "log", "", "append what happens and how long it takes to this `FILE` (- is standard error)")
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		a.compileCommand(), a.infoCommand(), a.indexCommand(),
 		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(), a.demoCommand(),
 		a.serveCommand(), a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+// helpCommand is cobra's, but for an error where there is no such command.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "say more about a command",
+		RunE: func(c *cobra.Command, args []string) error {
+			found, rest, err := c.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return fmt.Errorf("unknown command %q for %q", rest[0], found.CommandPath())
+			}
+			return found.Help()
+		},
+	}
+}
+
+const many = math.MaxInt
+
+// takes holds a command to a number of arguments.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if n := len(args); n < least || n > most {
+			number := strconv.Itoa(least)
+			if most == many {
+				number += " or more"
+			} else if most > least {
+				number += fmt.Sprint(" to ", most)
+			}
+			return fmt.Errorf("%s: arguments: want %s, have %d; usage: %s", c.Name(), number, n, c.UseLine())
+		}
+		return nil
+	}
 }
 
 // begin checks the common flags.

@@ -38,7 +38,7 @@ func (a *app) scoreCommand() *cobra.Command {
 With --candidate each candidate is put after the prompt, and they are ranked by the logarithm of their probability given the prompt.
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
-			items, err := p.items(args, a.stdin)
+			items, err := p.items(c.Context(), args, a.stdin)
 			if err != nil {
 				return fmt.Errorf("score: %w", err)
 			}

@@ -19,7 +19,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "run folders of reference activations and compare; exits with 1 beyond tolerance",
 		Long: "Compiles the checkpoint in each folder, runs it on the device and compares every tensor, token and text with what the public PyTorch code\n" +
 			"printed (layouts: testdata/golden/README.md). With --dtype other than f32 differences are reported and do not fail.",
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, many),
 		RunE: func(cmd *cobra.Command, dirs []string) error {
 			format, err := shaders.ParseFormat(dtype)
 			if err != nil {

@@ -30,7 +30,7 @@ func version() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "say which version this is", Args: cobra.NoArgs,
+		Use: "version", Short: "say which version this is", Args: takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
 				return a.writeJSON(map[string]string{"version": version(), "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})

@@ -91,7 +91,7 @@ func TestCompile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	samples, err := r.Sample(ctx, 32, 24, 1000, nil)
+	samples, err := r.Sample(ctx, 32, 24, 1, 1000, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -172,7 +172,19 @@ func Open(o Options) (*Device, error) {
 		}
 		names = append(names, d.name)
 	}
-	return nil, fmt.Errorf("gpu/native: open: no adapter suits the options %+v among %q", o, names)
+	return nil, fmt.Errorf("gpu/native: open: want %s, have %q", o.wish(), names)
+}
+
+// wish is what suits asks for, in words.
+func (o Options) wish() string {
+	kind := map[Preference]string{Hardware: "a hardware adapter", Discrete: "a discrete adapter", Software: "a software adapter"}[o.Prefer]
+	if kind == "" {
+		kind = "an adapter"
+	}
+	if o.Adapter != "" {
+		kind += fmt.Sprintf(" with %q in its name", o.Adapter)
+	}
+	return kind
 }
 
 func (d description) open(a *wAdapter, o Options) (*Device, error) {

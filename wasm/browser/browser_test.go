@@ -71,7 +71,9 @@ type site struct {
 	steps   map[string]json.RawMessage // what the page reported
 	fetched map[string][]string        // ranges asked for before each report
 	done    chan struct{}
-	breaks  int // responses with a part of the model that are still to be cut short
+	breaks  int    // responses with a part of the model that are still to be cut short
+	held    string // the range of the model that gets no answer until the page reports that it stopped
+	stopped chan struct{}
 }
 
 // poor are browsers that lack something, by the folder under which they are served: what a worker there does first.
@@ -82,6 +84,7 @@ var poor = map[string]string{
 
 	"nogpu":     `Object.defineProperty(navigator, "gpu", {value: undefined});`,
 	"noadapter": `GPU.prototype.requestAdapter = async () => null;`,
+	"away":      `let n = 0; const ask = GPU.prototype.requestAdapter; GPU.prototype.requestAdapter = async function (o) { n++; return n > 1 && n < 7 ? null : ask.call(this, o); };`,
 	"offline":   `const {fetch} = self; self.fetch = (url, o) => String(url).includes("/models/") ? Promise.reject(new TypeError("offline")) : fetch(url, o);`,
 }
 
@@ -127,6 +130,13 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 			w = &broken{w, 1 << 20}
 		}
 		s.mu.Unlock()
+		if s.held != "" && strings.HasPrefix(r.Header.Get("Range"), s.held) {
+			select {
+			case <-s.stopped:
+			case <-r.Context().Done():
+				return
+			}
+		}
 		http.ServeFile(w, r, model)
 	})
 	mux.HandleFunc("POST /report", func(_ http.ResponseWriter, r *http.Request) {
@@ -139,7 +149,10 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.steps[step], s.fetched[step], s.ranges = data, s.ranges, nil
-		if step == "done" {
+		switch step {
+		case "aborted":
+			close(s.stopped)
+		case "done":
 			close(s.done)
 		}
 	})
@@ -158,7 +171,7 @@ type broken struct {
 
 func (b *broken) Write(p []byte) (int, error) {
 	if b.left -= len(p); b.left < 0 {
-		time.Sleep(time.Second) // so that what was sent before arrives
+		time.Sleep(3 * time.Second) // so that a busy page has what was sent before
 		panic(http.ErrAbortHandler)
 	}
 	return b.ResponseWriter.Write(p)
@@ -168,6 +181,7 @@ func (b *broken) Write(p []byte) (int, error) {
 func (s *site) show(t *testing.T, path string, handler http.Handler, patience time.Duration) {
 	t.Helper()
 	s.steps, s.fetched, s.done = map[string]json.RawMessage{}, map[string][]string{}, make(chan struct{})
+	s.stopped = make(chan struct{})
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -610,6 +624,15 @@ func (s *site) checkPoor(t *testing.T, n reference, prompts []prompt) {
 			t.Errorf("have %+v, want code %s", f, code)
 		}
 	}
+	var away struct {
+		Failed  failure
+		Caption string
+	}
+	var caption string
+	s.get(t, "caption", &caption)
+	if s.get(t, "away", &away); away.Failed.Code != "lost" || away.Caption != caption {
+		t.Errorf("a GPU that stays away for a while: %+v, want code lost, then caption %q", away, caption)
+	}
 	var offline []heard
 	s.get(t, "offline", &offline)
 	n.same(t, "offline", offline, prompts)
@@ -652,7 +675,8 @@ func TestAssets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	s := &site{breaks: 3}
+	// The fourth segment of the download is held back, so that it is not there when the page stops.
+	s := &site{breaks: 4, held: "bytes=24126592-"}
 	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil), 5*time.Minute)
 
 	var aborted struct {
@@ -686,8 +710,8 @@ func TestAssets(t *testing.T) {
 	if !resumed {
 		t.Errorf("connections broke, and %v was asked for: want one that goes on where another ended", s.fetched["aborted"])
 	}
-	if first := s.fetched["cold"]; len(first) < 2 || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
-		t.Errorf("the load after one that was aborted asks for %v, want nothing that was there", first)
+	if first := s.fetched["cold"]; !slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, s.held) }) || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
+		t.Errorf("the load after one that was aborted asks for %v, want what was not there", first)
 	}
 	if got := blobs(s.fetched["warm"]); len(got) > 0 {
 		t.Errorf("second load: fetched %v, want nothing but the header", got)

@@ -28,7 +28,10 @@ func coded(code string, err error) error { return &codedError{code, err} }
 // explain gives an error its code, and its message what to do.
 func explain(err error) (code, message string) {
 	if errors.Is(err, context.Canceled) {
-		return "aborted", "The call was aborted."
+		return "aborted", "the call was aborted"
+	}
+	if e := (*codedError)(nil); errors.As(err, &e) {
+		return e.code, e.Error()
 	}
 	for _, c := range []struct {
 		is            error
@@ -45,9 +48,6 @@ func explain(err error) (code, message string) {
 		default:
 			return c.code, fmt.Sprintf("%s (%v)", c.message, err)
 		}
-	}
-	if e := (*codedError)(nil); errors.As(err, &e) {
-		return e.code, err.Error()
 	}
 	return "model", err.Error()
 }

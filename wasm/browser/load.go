@@ -91,6 +91,7 @@ func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if err := <-compiled; err != nil {
 		return nil, err
 	}
+	s.r = r
 	r.OnLoss(s.reopen)
 	if s.album, err = s.openAlbum(ctx, r, text(c.args.Get("gallery"))); err != nil {
 		return nil, err
@@ -99,7 +100,6 @@ func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if err := s.warm(ctx, r); err != nil {
 		return nil, err
 	}
-	s.r = r
 	s.tell(map[string]any{"type": "ready", "what": "chat"})
 	return s.info(ctx, c)
 }
@@ -111,7 +111,7 @@ func (s *session) open(ctx context.Context) error {
 		return err
 	}
 	s.dev = dev
-	go func() {
+	go func() { // until the device is lost or closed
 		<-dev.Lost()
 		s.tell(map[string]any{"type": "lost", "reason": dev.LostReason()})
 	}()
@@ -124,16 +124,21 @@ const (
 	reopenPause = time.Second
 )
 
-// reopen is the runner's runner.Reopen.
+// reopen is the runner's runner.Reopen. Where it fails, the runner's device stays the lost one, and the next call tries again.
 func (s *session) reopen(ctx context.Context) (gpu.Device, runner.Source, error) {
-	_ = s.dev.Close() // it is lost already
+	if s.dev != s.r.Device() {
+		_ = s.dev.Close() // opened by a recovery that failed later
+	}
 	err := s.open(ctx)
 	for try := 1; try < reopenTries && errors.Is(err, browser.ErrNoAdapter); try++ {
 		time.Sleep(reopenPause)
 		err = s.open(ctx)
 	}
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, coded("lost", fmt.Errorf("the GPU was taken away and does not come back: try again, or reload the page; what was downloaded is kept (%w)", err))
 	}
 	store, err := s.openStore(ctx)
 	if err != nil {

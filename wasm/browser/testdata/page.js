@@ -151,6 +151,11 @@ async function run() {
     without.push({name, code, message, typed: true});
   }
   await tell("without", without);
+  const away = await import("/away/fromage.js");
+  f = await away.Fromage.load({model: "/models/default.bundle"});
+  await f.loseDevice();
+  await tell("away", {failed: await failure(f.caption(picture)), caption: await f.caption(picture)});
+  f.close();
   const offline = await import("/offline/fromage.js");
   f = await offline.Fromage.load({model: "/models/default.bundle", gallery: "/gallery/gallery.index"});
   await tell("offline", await answers(f));

@@ -2,14 +2,16 @@
 
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package index
+package atomicfile
 
 import (
 	"os"
 	"syscall"
 )
 
-// lock takes the one writer's lock of f, or fails at once. It is gone when f is closed or its process ends.
-func lock(f *os.File) error {
+const canLock = true
+
+// Lock takes the one writer's lock of f, or fails at once. It is gone when f is closed or its process ends.
+func Lock(f *os.File) error {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
