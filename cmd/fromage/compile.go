@@ -27,7 +27,8 @@ func (a *app) compileCommand() *cobra.Command {
 		Short: "make a bundle of an OPT, a CLIP and FROMAGe's heads",
 		Long: `Make a bundle of checkpoints: folders as Hugging Face lays them out (safetensors or PyTorch files, whole or in shards), and the heads as FROMAGe's
 release has them (model_args.json and pretrained_ckpt.pth.tar), or as safetensors. No code in a checkpoint is run. Without --heads, OPT or CLIP can be
-compiled alone. Nothing is left behind when it fails, and a bundle that is there stays until the new one is complete.
+compiled alone. Nothing is left behind when it fails, and a bundle that is there stays until the new one is complete. What a
+kill -9 leaves (.NAME.….part) is removed when the same bundle is compiled again.
 
 With --calibrate, q8 and q4 bundles stay nearer to the original: the model writes some text of its own on the device, and its matrices are rounded for what
 they multiply there. This needs the language model as f16 on the device and in a temporary file, and memory for each linear layer (8 bytes times its inputs

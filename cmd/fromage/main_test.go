@@ -215,6 +215,20 @@ func TestPromptOrder(t *testing.T) {
 	}
 }
 
+// full is a disk that is full.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestFullOutput(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"info"}, {"help"}, {"info", "--json"}, {"score", "--device", "cpu", "a cat"}, {"ask", "--device", "cpu", "a cat"}} {
+		var errs bytes.Buffer
+		if code := doMain(args, strings.NewReader(""), full{}, &errs); code != exitBad || !strings.Contains(errs.String(), "no space left") {
+			t.Errorf("fromage %q onto a full disk = %d, %q, want 2 and why", args, code, errs.String())
+		}
+	}
+}
+
 // TestReadTextStops reads from an input that says nothing and does not end.
 func TestReadTextStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -229,6 +243,8 @@ func TestReadTextStops(t *testing.T) {
 func TestParseLine(t *testing.T) {
 	dir := t.TempDir()
 	spaced := write(t, filepath.Join(dir, "a b.png"), nil)
+	odd := write(t, filepath.Join(dir, `it's "b".png`), nil)
+	shell := "'" + strings.ReplaceAll(odd, "'", `'\''`) + "'"
 	escaped := strings.ReplaceAll(spaced, " ", `\ `)
 	for _, c := range []struct {
 		line string
@@ -241,6 +257,10 @@ func TestParseLine(t *testing.T) {
 		{`"` + spaced + `"`, []item{{Image: spaced}}},
 		{escaped + " what?", []item{{Image: spaced}, {Text: "what?"}}},
 		{"file://" + strings.ReplaceAll(spaced, " ", "%20") + " what?", []item{{Image: spaced}, {Text: "what?"}}},
+		{shell + " what?", []item{{Image: odd}, {Text: "what?"}}},
+		{`"` + strings.ReplaceAll(odd, `"`, `\"`) + `"`, []item{{Image: odd}}},
+		{"is '" + spaced + "'?", []item{{Text: "is"}, {Image: spaced}, {Text: "?"}}},
+		{"'" + spaced + "' or '" + spaced + "'", []item{{Image: spaced}, {Text: "or"}, {Image: spaced}}},
 		{"it's Tom's cat", []item{{Text: "it's Tom's cat"}}},
 		{`say "hello"  to me`, []item{{Text: `say "hello"  to me`}}},
 		{"gallery:noto/1.webp", []item{{Image: "gallery:noto/1.webp"}}},

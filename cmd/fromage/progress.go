@@ -38,6 +38,9 @@ func (a *app) endProgress() {
 }
 
 func isTerminal(v any) bool {
+	if o, ok := v.(*output); ok {
+		v = o.Writer
+	}
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

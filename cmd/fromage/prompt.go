@@ -218,6 +218,9 @@ func parseLine(line string) []item {
 // word reads the word that line begins with, and returns what it stands for and its length in line.
 func word(line string) (name string, length int) {
 	if q := line[0]; q == '\'' || q == '"' {
+		if s, n := quoted(line); isPicture(localPath(s)) {
+			return localPath(s), n
+		}
 		if end := strings.IndexByte(line[1:], q); end >= 0 && isPicture(localPath(line[1:1+end])) {
 			return localPath(line[1 : 1+end]), end + 2
 		}
@@ -231,6 +234,31 @@ func word(line string) (name string, length int) {
 		b.WriteByte(line[i])
 	}
 	return localPath(b.String()), i
+}
+
+// quoted reads the word that line begins with as a shell does, which is how terminals write a name with a quote in it: 'it'\”s.png'. It returns ""
+// where a quote stays open.
+func quoted(line string) (word string, length int) {
+	var b strings.Builder
+	open := byte(0) // the quote that is open
+	i := 0
+	for ; i < len(line) && (open != 0 || line[i] != ' ' && line[i] != '\t'); i++ {
+		switch c := line[i]; {
+		case c == open:
+			open = 0
+		case open == 0 && (c == '\'' || c == '"'):
+			open = c
+		case c == '\\' && open != '\'' && i+1 < len(line):
+			i++
+			b.WriteByte(line[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if open != 0 {
+		return "", 0
+	}
+	return b.String(), i
 }
 
 // localPath turns a file:// address or a name that begins with ~/ into a path.

@@ -56,11 +56,30 @@ func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer release()
 	// A second Ctrl-C ends the program at once, should the first not be heard.
 	context.AfterFunc(ctx, release)
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, log: slog.New(slog.DiscardHandler), release: release}
+	out := &output{Writer: stdout}
+	a := &app{stdin: stdin, stdout: out, stderr: stderr, log: slog.New(slog.DiscardHandler), release: release}
 	defer a.close()
 	root := a.rootCommand()
 	root.SetArgs(args)
-	return a.exit(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.err
+	}
+	return a.exit(err)
+}
+
+// output is standard output that remembers the first error of writing, so that a full disk is told once, at the end, wherever it was met.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // heard are the signals that end an operation in order; what the caller has the program ignore, as nohup does, stays ignored.
