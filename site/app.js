@@ -155,14 +155,20 @@ async function load(agreed) {
     return app.fail(e);
   }
   $('loading').hidden = true;
-  await facts();
-  light('good', `Ready · ${app.info.dtype} on ${app.info.adapter}`);
+  await shine();
   app.search.begin();
   await app.mine.begin();
   app.announce('The model is loaded. You can chat and search.');
 }
 
+// shine says that the model can be used.
+async function shine() {
+  await facts();
+  light('good', `Ready · ${app.info.dtype} on ${app.info.adapter}`);
+}
+
 function ask(model) {
+  $('loading-title').textContent = model.title;
   $('loading-text').textContent = `The model is ${bytes(model.bytes)}. It is downloaded once and kept in this browser.`;
   $('loading-bar').hidden = true;
   $('loading-stop').hidden = true;
@@ -194,8 +200,7 @@ function heard(e) {
       light('busy', 'GPU lost, recovering');
       return app.notice(`The GPU was lost (${e.reason}). The model is put there again with the next answer.`);
     case 'recovered':
-      light('good', 'Ready');
-      facts();
+      shine();
       return app.notice('The model is back on the GPU.');
     case 'notice': return app.notice(e.text);
   }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fromage/assets"
+	"fromage/index"
 	"fromage/server"
 	"fromage/site"
 )
@@ -135,6 +136,18 @@ func TestServeErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	other := filepath.Join(t.TempDir(), "other.index")
+	x, err := index.New(index.Header{D: 2, DType: index.F32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	if _, err := x.WriteTo(&data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, data.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	notBundle := filepath.Join(t.TempDir(), "x.bundle")
 	if err := os.WriteFile(notBundle, []byte("no"), 0o666); err != nil {
 		t.Fatal(err)
@@ -149,6 +162,7 @@ func TestServeErrors(t *testing.T) {
 		{[]string{"--models", notBundle}, notBundle},
 		{[]string{"--gallery", "none.index"}, "none.index"},
 		{[]string{"--pictures", "."}, "--gallery"},
+		{[]string{"--gallery", other}, "another model's"},
 	} {
 		code, _, errs := run(t, "", append([]string{"serve", "--no-open"}, c.args...)...)
 		if code != exitBad || !strings.Contains(errs, c.want) {

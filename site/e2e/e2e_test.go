@@ -122,10 +122,10 @@ func (p *program) requests(t *testing.T, prefix string) (n, bytes int) {
 	return n, bytes
 }
 
-func build(t *testing.T) string {
+func build(t *testing.T, flags ...string) string {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "fromage")
-	if out, err := exec.Command("go", "build", "-o", exe, "fromage/cmd/fromage").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(append([]string{"build", "-o", exe}, flags...), "fromage/cmd/fromage")...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return exe
@@ -220,7 +220,7 @@ func (b *tab) until(t *testing.T, expression string, patience time.Duration) {
 		if js[bool](t, b, "!!("+expression+")") {
 			return
 		}
-		if problem := js[string](t, b, "document.getElementById('problem').hidden ? '' : document.getElementById('problem').innerText"); problem != "" || time.Now().After(end) {
+		if problem := js[string](t, b, "document.getElementById('problem')?.hidden === false ? document.getElementById('problem').innerText : ''"); problem != "" || time.Now().After(end) {
 			b.shot(t, "failed")
 			t.Fatalf("waited for %s: problem %q, loading %q, notice %q", expression, problem, js[string](t, b, "document.getElementById('loading-text').textContent"), js[string](t, b, "document.getElementById('notice').textContent"))
 		}
@@ -297,6 +297,7 @@ func TestPage(t *testing.T) {
 		{"stop, undo, retry", b.control},
 		{"search", b.search},
 		{"my pictures", func(t *testing.T) { b.mine(t, pictures) }},
+		{"lost GPU", b.lost},
 		{"files", b.exchange},
 		{"hostile files", b.hostile},
 		{"reload", func(t *testing.T) { b.reload(t, p) }},
@@ -307,6 +308,7 @@ func TestPage(t *testing.T) {
 			b.until(t, last+".querySelector('.hit img')?.naturalWidth", 10*time.Second) // it was seen before
 			b.shot(t, "offline")
 		}},
+		{"new version", func(t *testing.T) { b.update(t, p) }},
 	} {
 		if !t.Run(part.name, func(t *testing.T) {
 			part.run(t)
@@ -489,6 +491,29 @@ func (b *tab) mine(t *testing.T, dir string) {
 	b.until(t, "document.querySelectorAll('#mine .hit').length === 1", 10*time.Second)
 }
 
+// lost takes the GPU away between two answers.
+func (b *tab) lost(t *testing.T) {
+	js[bool](t, b, "(document.getElementById('tab-chat').click(), true)")
+	js[bool](t, b, `import('/fromage.js').then(({ Fromage }) => {
+		const retrieve = Fromage.prototype.retrieve;
+		Fromage.prototype.retrieve = function (...args) {
+			Fromage.prototype.retrieve = retrieve;
+			setTimeout(() => this.loseDevice(), 100);
+			return retrieve.apply(this, args);
+		};
+		return true;
+	})`)
+	b.say(t, "find", "an emoji of volcano")
+	b.until(t, "document.getElementById('notice').textContent.includes('GPU') && "+ready, 20*time.Second)
+	if got := b.say(t, "find", "an emoji of microscope"); !strings.Contains(got, "microscope") {
+		t.Errorf("after the GPU was lost: %q, want a microscope", got)
+	}
+	b.until(t, ready, 20*time.Second)
+	if notice := js[string](t, b, "document.getElementById('notice').textContent"); !strings.Contains(notice, "back on the GPU") {
+		t.Errorf("notice = %q, want it to say that the model is back", notice)
+	}
+}
+
 // exchange exports the conversation, begins anew, and imports it.
 func (b *tab) exchange(t *testing.T) {
 	dir := t.TempDir()
@@ -623,6 +648,65 @@ func (b *tab) offline(t *testing.T, p *program) {
 	if got := b.say(t, "find", "an emoji of microscope"); !strings.Contains(got, "microscope") {
 		t.Errorf("without a network: %q, want a microscope", got)
 	}
+}
+
+// update puts a program with another style sheet in the place of the one that served before.
+func (b *tab) update(t *testing.T, p *program) {
+	dir := t.TempDir()
+	old, err := filepath.Abs("../style.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	style, overlay := filepath.Join(dir, "style.css"), filepath.Join(dir, "overlay.json")
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {old: style}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string]string{style: "/* new */", overlay: string(list)} {
+		if err := os.WriteFile(name, []byte(data), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serve(b.T, build(t, "-overlay", overlay), strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/"))
+	const text = "fetch('/style.css').then((r) => r.text())"
+	b.do(t, chromedp.Reload())
+	b.until(t, "!document.getElementById('update').hidden", 30*time.Second)
+	if got := js[string](t, b, text); got == "/* new */" {
+		t.Error("the new version came among the files of the old one")
+	}
+	js[bool](t, b, "(window.old = true, document.getElementById('update').click(), true)")
+	b.until(t, "!window.old && document.readyState === 'complete' && "+ready, time.Minute)
+	if got := js[string](t, b, text); got != "/* new */" {
+		t.Errorf("after the update style.css is %.30q, want the new one", got)
+	}
+}
+
+// TestLarge tells the page that the model is large: it asks before it downloads.
+func TestLarge(t *testing.T) {
+	path := need(t)
+	p := serve(t, build(t), "127.0.0.1:0")
+	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true))
+	const large = `const { json } = Response.prototype;
+		Response.prototype.json = async function () {
+			const doc = await json.call(this);
+			doc.models?.forEach((m) => { m.bytes *= 100; });
+			return doc;
+		};`
+	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: large}); err != nil {
+		t.Fatal(err)
+	}
+	b.do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile), chromedp.Navigate(p.url))
+	b.until(t, "document.getElementById('loading-start').checkVisibility()", 20*time.Second)
+	if got := js[string](t, b, "document.getElementById('loading').innerText"); !strings.Contains(got, "2.7 GB") {
+		t.Errorf("the page asks %q, want the size in it", got)
+	}
+	if n, _ := p.requests(t, "/models/"); n != 0 {
+		t.Errorf("%d requests for the model before the person agreed", n)
+	}
+	b.shot(t, "large")
+	b.do(t, chromedp.Click(chromedp.CSS("#loading-start")))
+	b.until(t, ready, time.Minute)
+	b.clean(t)
 }
 
 // TestWithoutWebGPU shows the page to browsers that cannot run the model, and looks for what it advises.
