@@ -31,11 +31,7 @@ The text goes to the model as it is; a question is asked as it was trained on qu
 			if err := o.Check(); err != nil {
 				return err
 			}
-			r, _, err := a.load(c.Context())
-			if err != nil {
-				return err
-			}
-			x, err := a.openAlbum(r)
+			r, x, err := a.loadWithAlbum(c.Context())
 			if err != nil {
 				return err
 			}

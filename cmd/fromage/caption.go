@@ -33,7 +33,7 @@ after the picture. A file that is not a readable picture is reported on its line
 			if err := o.Check(); err != nil {
 				return err
 			}
-			r, _, err := a.load(c.Context())
+			r, err := a.load(c.Context())
 			if err != nil {
 				return err
 			}

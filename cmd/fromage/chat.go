@@ -66,11 +66,7 @@ conversation; later "What is this?" is asked. What is not a terminal is read lin
 			if err := o.Check(); err != nil {
 				return err
 			}
-			r, _, err := a.load(c.Context())
-			if err != nil {
-				return err
-			}
-			x, err := a.openAlbum(r)
+			r, x, err := a.loadWithAlbum(c.Context())
 			if err != nil {
 				return err
 			}

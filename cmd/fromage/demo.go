@@ -35,11 +35,7 @@ func (a *app) demoCommand() *cobra.Command {
 On a terminal a conversation follows, unless --once.`,
 		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, _, err := a.load(c.Context())
-			if err != nil {
-				return err
-			}
-			x, err := a.openAlbum(r)
+			r, x, err := a.loadWithAlbum(c.Context())
 			if err != nil {
 				return err
 			}

@@ -115,7 +115,7 @@ func newChat(t *testing.T) (*chat, *bytes.Buffer) {
 	var out bytes.Buffer
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, device: "cpu", log: discard}
 	t.Cleanup(a.close)
-	r, _, err := a.load(context.Background())
+	r, err := a.load(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

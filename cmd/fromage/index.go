@@ -50,7 +50,7 @@ func (a *app) indexBuildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, _, err := a.load(c.Context())
+			r, err := a.load(c.Context())
 			if err != nil {
 				return err
 			}
@@ -127,7 +127,7 @@ func (a *app) indexAddCommand() *cobra.Command {
 			if n := x.Notice(); n != "" {
 				fmt.Fprintln(a.stderr, "fromage:", n)
 			}
-			r, _, err := a.load(c.Context())
+			r, err := a.load(c.Context())
 			if err != nil {
 				return err
 			}

@@ -63,7 +63,7 @@ func TestIndexStops(t *testing.T) {
 	dir := pictures(t)
 	a := &app{stdout: os.Stderr, stderr: os.Stderr, device: "cpu", model: tiny(t), log: discard}
 	defer a.close()
-	r, _, err := a.load(context.Background())
+	r, err := a.load(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,25 +50,35 @@ func (a *app) modelName() string {
 }
 
 // load puts the model onto a device. Both are given back at the end.
-func (a *app) load(ctx context.Context) (*runner.Runner, *bundle.Bundle, error) {
+func (a *app) load(ctx context.Context) (*runner.Runner, error) {
 	b, err := a.openBundle()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	dev, err := a.openDevice()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	began := time.Now()
 	line := a.startProgress("loading "+a.modelName(), "B")
 	r, err := runner.Load(ctx, dev, b, func(p runner.Progress) { line.set(p.Done, p.Total) })
 	a.endProgress()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", a.modelName(), err)
+		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
 	}
 	a.atEnd(r.Close)
 	a.log.Info("loaded", "model", a.modelName(), "seconds", time.Since(began).Seconds())
-	return r, b, nil
+	return r, nil
+}
+
+// loadWithAlbum is load and openAlbum.
+func (a *app) loadWithAlbum(ctx context.Context) (*runner.Runner, *album, error) {
+	r, err := a.load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := a.openAlbum(r)
+	return r, x, err
 }
 
 // album is an open index with a search over it.

@@ -35,11 +35,7 @@ The embedded model learned captions with [RET] after them, without a space, such
 			if o.MaxImgPerRet < 1 {
 				return fmt.Errorf("-k: want 1 or more, have %d", o.MaxImgPerRet)
 			}
-			r, _, err := a.load(c.Context())
-			if err != nil {
-				return err
-			}
-			x, err := a.openAlbum(r)
+			r, x, err := a.loadWithAlbum(c.Context())
 			if err != nil {
 				return err
 			}

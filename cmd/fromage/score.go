@@ -47,7 +47,7 @@ With --candidate each candidate is put after the prompt, and they are ranked by 
 					candidates[i] = unescape(candidates[i])
 				}
 			}
-			r, _, err := a.load(c.Context())
+			r, err := a.load(c.Context())
 			if err != nil {
 				return err
 			}
