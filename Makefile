@@ -32,6 +32,7 @@ test: setup site check ## run all tests on every device: the Go twins, WebGPU na
 	go test -timeout 40m ./...
 	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
 	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/...
+	$(MAKE) test-browser
 
 test-browser: setup ## run the packages' tests inside headless Chromium, on its WebGPU
 	go build -o bin/browserexec ./internal/browserhost/exec
