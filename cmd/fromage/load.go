@@ -153,6 +153,12 @@ func readPicture(name string) ([]byte, error) {
 	if path, ok := strings.CutPrefix(name, galleryPrefix); ok {
 		return assets.Picture(path)
 	}
+	// A pipe that nobody writes to would block the opening itself, where Ctrl-C is not heard.
+	if info, err := os.Stat(name); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: want a picture file, have a %s", name, kindOf(info.Mode()))
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -163,6 +169,17 @@ func readPicture(name string) ([]byte, error) {
 		err = fmt.Errorf("%s: want a picture of at most %d bytes", name, maxPicture)
 	}
 	return data, err
+}
+
+// kindOf names what is not a regular file.
+func kindOf(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "folder"
+	case m&os.ModeNamedPipe != 0:
+		return "pipe"
+	}
+	return "device"
 }
 
 // pictureError says that a file is not a picture that can be read.

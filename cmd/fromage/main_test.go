@@ -112,6 +112,7 @@ func TestBadUsage(t *testing.T) {
 		{"too many arguments", []string{"doctor", "x"}, exitBad, []string{"doctor", "want 0, have 1"}},
 		{"too few arguments", []string{"index", "info"}, exitBad, []string{"info", "want 1, have 0"}},
 		{"bundle onto a folder", []string{"compile", "--opt", golden + "/facebook/opt-tiny", "-o", pics}, exitBad, []string{pics}},
+		{"folder as a picture", []string{"caption", pics}, exitBad, []string{pics, "have a folder"}},
 		{"import of no pickle", []string{"index", "import", "-m", model, "-o", dir + "/z", picture}, exitBad, []string{"exact_32x32.png"}},
 		{"import of nothing", []string{"index", "import", "-m", model, "-o", dir + "/z", dir + "/none.pkl"}, exitBad, []string{"none.pkl"}},
 		{"index of unreadable pictures", []string{"index", "build", "-m", model, "-o", dir + "/y", unreadable}, exitBad, []string{"text.png", "none of 1"}},
