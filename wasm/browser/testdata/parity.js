@@ -12,6 +12,7 @@ async function hear(stream, each = () => {}) {
   const heard = {text: "", images: [], done: null};
   for await (const item of stream) {
     heard.text += item.text ?? "";
+    heard.images.push(...(item.images ?? []));
     heard.done = item.done ?? heard.done;
     each(item);
   }
