@@ -306,6 +306,12 @@ func (n reference) image(t *testing.T, name string) runner.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n.embedded(t, data)
+}
+
+// embedded reads a picture's file.
+func (n reference) embedded(t *testing.T, data []byte) runner.Image {
+	t.Helper()
 	h, w := n.r.Vision().Shape()
 	pixels := make([]float32, 3*h*w)
 	if err := n.r.Vision().Process(data, pixels); err != nil {
