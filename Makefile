@@ -9,7 +9,7 @@ export XDG_RUNTIME_DIR ?= /tmp
 .PHONY: help setup build site serve demo test test-browser check bench assets generate
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: ## install the Debian packages that are missing: a software Vulkan device, Chromium, a C compiler
 	@internal/setup.sh
