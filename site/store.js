@@ -404,14 +404,21 @@ export class Store {
   /** close gives the file free and stops what is still on its way. */
   close() {
     this.abort.abort();
+    this.progress?.end();
     this.keep?.close();
   }
 }
 
-// Progress tells of a download ten times a second at most.
+// Progress tells of a download ten times a second at most, until it ends.
 class Progress {
   constructor(tell, total) {
     Object.assign(this, {tell, total, fetched: 0, cached: 0, told: 0, marks: [{at: performance.now(), fetched: 0}]});
+  }
+
+  // end forgets a report that waits.
+  end() {
+    clearTimeout(this.later);
+    this.later = undefined;
   }
 
   add(fetched, cached) {
@@ -422,9 +429,13 @@ class Progress {
 
   report(last) {
     const at = performance.now();
-    if (!last && at - this.told < 100) {
+    const early = this.told + 100 - at;
+    if (!last && early > 0) {
+      // What comes in before the next report is told even if nothing follows it.
+      this.later ??= setTimeout(() => this.report(true), early);
       return;
     }
+    this.end();
     this.told = at;
     this.marks.push({at, fetched: this.fetched});
     while (this.marks.length > 2 && at - this.marks[0].at > 5000) {

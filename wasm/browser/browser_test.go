@@ -68,6 +68,7 @@ func build(t *testing.T) string {
 type site struct {
 	mu      sync.Mutex
 	ranges  []string                   // of the model, since they were last taken
+	asked   []string                   // every request, for what a failure says
 	steps   map[string]json.RawMessage // what the page reported
 	fetched map[string][]string        // ranges asked for before each report
 	done    chan struct{}
@@ -157,6 +158,9 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 		}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.asked = append(s.asked, r.URL.String()+" "+r.Header.Get("Range"))
+		s.mu.Unlock()
 		w.Header().Set("Content-Security-Policy", "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob: data:; worker-src 'self'")
 		w.Header().Set("Cache-Control", "no-store")
 		mux.ServeHTTP(w, r)
@@ -193,7 +197,9 @@ func (s *site) show(t *testing.T, path string, handler http.Handler, patience ti
 		cancel()
 		<-ended
 	case err := <-ended:
-		t.Fatalf("the page did not end within %v: %v", patience, err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t.Fatalf("the page did not end within %v: %v; it asked for %v", patience, err, s.asked[max(0, len(s.asked)-30):])
 	}
 	var failed string
 	s.get(t, "done", &failed)
