@@ -188,6 +188,9 @@ func TestPageURL(t *testing.T) {
 // TestServeStops serves the page, if it was built, until it is told to end.
 func TestServeStops(t *testing.T) {
 	if _, err := site.Dist().Open("fromage.wasm.br"); err != nil {
+		if os.Getenv("FROMAGE_REQUIRE_BROWSER") != "" {
+			t.Fatalf("the page's program was not built (make site): %v", err)
+		}
 		t.Skipf("SKIPPED, NOTHING TESTED: the page's program was not built (make site)")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
