@@ -187,36 +187,37 @@ func Of(ctx context.Context, r *runner.Runner, tokens int, copyGBps float64) (*M
 	limit := r.Settings().MaxPositions
 	m.PrefillLen = min(512, limit/2)
 	tokens = min(tokens, limit-m.PrefillLen)
-	prefill := func(n, words int) (time.Duration, error) {
+	// run reads a prompt of n tokens and one word, then continues by more words, and times both.
+	run := func(n, more int) (first, rest time.Duration, err error) {
 		s := r.NewSequence()
 		defer s.Close()
 		for i := range n {
 			s.AppendTokens(runner.Token{ID: 4 + i%200})
 		}
 		start := time.Now()
-		err := s.Continue(ctx, words)
-		return time.Since(start), err
+		if err := s.Continue(ctx, 1); err != nil {
+			return 0, 0, err
+		}
+		first = time.Since(start)
+		err = s.Continue(ctx, more)
+		return first, time.Since(start) - first, err
 	}
 	for range 2 { // the first compiles kernels
-		took, err := prefill(m.PrefillLen, 1)
+		first, _, err := run(m.PrefillLen, 0)
 		if err != nil {
 			return nil, err
 		}
-		m.FirstMS = took.Seconds() * 1e3
-		m.Prefill = float64(m.PrefillLen) / took.Seconds()
+		m.FirstMS = first.Seconds() * 1e3
+		m.Prefill = float64(m.PrefillLen) / first.Seconds()
 	}
-	if _, err := prefill(8, 2); err != nil {
+	if _, _, err := run(8, 1); err != nil {
 		return nil, err
 	}
-	one, err := prefill(8, 1)
+	_, rest, err := run(8, tokens)
 	if err != nil {
 		return nil, err
 	}
-	all, err := prefill(8, 1+tokens)
-	if err != nil {
-		return nil, err
-	}
-	m.Decode = float64(tokens) / (all - one).Seconds()
+	m.Decode = float64(tokens) / rest.Seconds()
 	m.DecodeGBps = m.Decode * float64(m.WeightBytes) / 1e9
 	m.CopyShare = m.DecodeGBps / copyGBps
 	return m, m.images(ctx, r)
