@@ -44,8 +44,8 @@ check: ## formatting, generated files, vet, staticcheck, builds for every host
 	go vet ./...
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
-	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
-	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./runner
+	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
+	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
 	go tool staticcheck ./...
 	go mod tidy -diff
 

@@ -10,6 +10,7 @@ import (
 
 	"fromage/gpu"
 	"fromage/index"
+	"fromage/machine"
 	"fromage/shaders"
 )
 
@@ -45,7 +46,7 @@ func NewGallery(r *Runner, x *index.Index) (*Gallery, error) {
 	if h.D != r.Settings().SharedDim {
 		return nil, fmt.Errorf("runner: gallery: want embeddings of %d values, the index has %d", r.Settings().SharedDim, h.D)
 	}
-	g := &Gallery{dev: r.m.dev, scale: r.scale, d: h.D, passes: map[int]*topK{}}
+	g := &Gallery{dev: r.m.Dev, scale: r.scale, d: h.D, passes: map[int]*topK{}}
 	for i := range x.Rows() {
 		if x.Live(i) {
 			g.rows = append(g.rows, uint32(i))
@@ -67,7 +68,7 @@ func (g *Gallery) fill(x *index.Index) (err error) {
 		label  string
 		size   int
 	}{{&g.query, "query", 4 * g.d}, {&g.none, "none", 16}, {&g.scores, "scores", 4 * len(g.rows)}} {
-		if *b.buffer, err = g.dev.NewBuffer("gallery "+b.label, padded(b.size)); err != nil {
+		if *b.buffer, err = g.dev.NewBuffer("gallery "+b.label, machine.Padded(b.size)); err != nil {
 			return err
 		}
 	}
@@ -75,7 +76,7 @@ func (g *Gallery) fill(x *index.Index) (err error) {
 	vector := make([]float32, g.d)
 	for first := 0; first < len(g.rows); first += perShard {
 		n := min(perShard, len(g.rows)-first)
-		b, err := g.dev.NewBuffer(fmt.Sprintf("gallery rows from %d", first), padded(4*g.d*n))
+		b, err := g.dev.NewBuffer(fmt.Sprintf("gallery rows from %d", first), machine.Padded(4*g.d*n))
 		if err != nil {
 			return err
 		}
@@ -101,7 +102,7 @@ func (g *Gallery) upload(x *index.Index, b gpu.Buffer, rows []uint32, vector []f
 		if len(piece) < cap(piece) && i < len(rows)-1 {
 			continue
 		}
-		if err := g.dev.Write(b, offset, bytesOf(piece)); err != nil {
+		if err := g.dev.Write(b, offset, machine.Bytes(piece)); err != nil {
 			return err
 		}
 		offset += 4 * len(piece)
@@ -123,7 +124,7 @@ func (g *Gallery) Search(e []float32, k int, seen []int) ([]index.Hit, error) {
 	if find <= 0 {
 		return nil, nil
 	}
-	if err := g.dev.Write(g.query, 0, bytesOf(e)); err != nil {
+	if err := g.dev.Write(g.query, 0, machine.Bytes(e)); err != nil {
 		return nil, err
 	}
 	scores, rows, err := g.best(find)
@@ -168,10 +169,10 @@ func (g *Gallery) best(k int) (scores []float32, rows []uint32, err error) {
 		return nil, nil, err
 	}
 	scores, rows = make([]float32, k), make([]uint32, k)
-	if err := g.dev.Read(t.scores[t.last], 0, bytesOf(scores)); err != nil {
+	if err := g.dev.Read(t.scores[t.last], 0, machine.Bytes(scores)); err != nil {
 		return nil, nil, err
 	}
-	return scores, rows, g.dev.Read(t.rows[t.last], 0, bytesOf(rows))
+	return scores, rows, g.dev.Read(t.rows[t.last], 0, machine.Bytes(rows))
 }
 
 // bestHere sorts all scores in Go.
@@ -184,7 +185,7 @@ func (g *Gallery) bestHere(k int) ([]float32, []uint32, error) {
 		return nil, nil, err
 	}
 	all := make([]float32, len(g.rows))
-	if err := g.dev.Read(g.scores, 0, bytesOf(all)); err != nil {
+	if err := g.dev.Read(g.scores, 0, machine.Bytes(all)); err != nil {
 		return nil, nil, err
 	}
 	order := make([]uint32, 0, len(all))
@@ -227,6 +228,9 @@ func dispatch(dev gpu.Device, list *gpu.List, d shaders.Dispatch, buffers ...gpu
 	return nil
 }
 
+// maxPasses is how many k a gallery stays prepared for.
+const maxPasses = 32
+
 // prepare makes the command list for the k best.
 func (g *Gallery) prepare(k int) (*topK, error) {
 	if t, ok := g.passes[k]; ok {
@@ -237,7 +241,7 @@ func (g *Gallery) prepare(k int) (*topK, error) {
 	for i := range t.scores {
 		for _, b := range []*gpu.Buffer{&t.scores[i], &t.rows[i]} {
 			var err error
-			if *b, err = g.dev.NewBuffer("gallery top-k", padded(4*passes[0].Results())); err != nil {
+			if *b, err = g.dev.NewBuffer("gallery top-k", machine.Padded(4*passes[0].Results())); err != nil {
 				return nil, err
 			}
 		}
@@ -253,7 +257,7 @@ func (g *Gallery) prepare(k int) (*topK, error) {
 		}
 		scores, rows = t.scores[t.last], t.rows[t.last]
 	}
-	if len(g.passes) >= maxLists {
+	if len(g.passes) >= maxPasses {
 		g.forget()
 	}
 	g.passes[k] = t

@@ -7,12 +7,13 @@ import (
 	"slices"
 
 	"fromage/gpu"
+	"fromage/machine"
 	"fromage/plan"
 )
 
 // kvCache is rows of keys and values, one state buffer a layer, in which every sequence has a run of rows.
 type kvCache struct {
-	m         *machine
+	m         *machine.Machine
 	states    []plan.Value // kv.0 … kv.L−1
 	capacity  int          // rows of each buffer
 	sequences []*Sequence  // those with rows, by first row
@@ -21,9 +22,9 @@ type kvCache struct {
 // minRows is the fewest KV rows given to a sequence.
 const minRows = 64
 
-func newKVCache(m *machine) *kvCache {
+func newKVCache(m *machine.Machine) *kvCache {
 	c := &kvCache{m: m}
-	if p, err := m.manifest.Model.Program("lm"); err == nil {
+	if p, err := m.Manifest.Model.Program("lm"); err == nil {
 		for _, v := range p.Values {
 			if v.Kind == plan.State {
 				c.states = append(c.states, v)
@@ -41,7 +42,7 @@ func (c *kvCache) drop(s *Sequence) {
 // reserve makes room for all tokens of the batch's sequences: in place, in a gap, or by moving everything to larger buffers. A sequence's rows
 // double until they reach the model's positions.
 func (c *kvCache) reserve(batch []*Sequence) error {
-	limit := c.m.manifest.Settings.MaxPositions
+	limit := c.m.Manifest.Settings.MaxPositions
 	var short []*Sequence
 	for _, s := range batch {
 		if len(s.tokens) > limit {
@@ -63,7 +64,7 @@ func (c *kvCache) wanted(s *Sequence) int {
 	for rows < len(s.tokens) {
 		rows *= 2
 	}
-	return min(rows, c.m.manifest.Settings.MaxPositions)
+	return min(rows, c.m.Manifest.Settings.MaxPositions)
 }
 
 // fill gives a sequence that has nothing computed the first gap of that many rows, if there is one.
@@ -113,31 +114,24 @@ func (c *kvCache) relayout(short []*Sequence) error {
 	var list gpu.List
 	for _, v := range c.states {
 		row := 4 * v.Cols
-		b, err := c.m.dev.NewBuffer(v.Name, total*row)
+		b, err := c.m.Dev.NewBuffer(v.Name, total*row)
 		if err != nil {
-			c.m.free(fresh)
+			c.m.Free(fresh)
 			return fmt.Errorf("runner: KV cache of %d tokens: %w", total, err)
 		}
 		fresh[v.Name] = b
 		for i, s := range all {
-			list.Copy(b, first[i]*row, c.m.states[v.Name], s.first*row, s.computed*row)
+			list.Copy(b, first[i]*row, c.m.States[v.Name], s.first*row, s.computed*row)
 		}
 	}
-	if err := c.m.dev.Submit(&list); err != nil {
+	if err := c.m.Dev.Submit(&list); err != nil {
 		return err
 	}
-	c.m.forget()
-	c.m.free(c.m.states)
-	c.m.states, c.capacity, c.sequences = fresh, total, all
+	c.m.Forget()
+	c.m.Free(c.m.States)
+	c.m.States, c.capacity, c.sequences = fresh, total, all
 	for i, s := range all {
 		s.first, s.rows = first[i], rows[i]
 	}
 	return nil
-}
-
-// free gives buffers back; a device that is lost has none to give.
-func (m *machine) free(buffers map[string]gpu.Buffer) {
-	for _, b := range buffers {
-		_ = m.dev.Free(b)
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"fromage/gpu"
 	"fromage/gpu/cpu"
+	"fromage/machine"
 	"fromage/shaders"
 )
 
@@ -44,7 +45,7 @@ func (d *mortal) Read(b gpu.Buffer, offset int, dst []byte) error {
 // TestRecovery loses the device at every step of a conversation: the answers are the same, and a device that is lost over and over is an error.
 func TestRecovery(t *testing.T) {
 	ctx, b := context.Background(), compiled(t, shaders.F32)
-	source := chunks{b.File, b.Chunks}
+	source := machine.Chunks{Open: b.File, Each: b.Chunks}
 	opt := DefaultOptions()
 	opt.NumWords, opt.Temperature, opt.TopP, opt.Seed, opt.IgnoreEOS = 6, 1.2, 0.95, 7, true
 	// talk says the answers of two turns, with a picture that is read in between, on a device that lasts for so many steps.

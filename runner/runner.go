@@ -14,6 +14,7 @@ import (
 
 	"fromage/bundle"
 	"fromage/gpu"
+	"fromage/machine"
 	"fromage/plan"
 	"fromage/tokenizer"
 	"fromage/vision"
@@ -22,7 +23,7 @@ import (
 // Runner is a bundle loaded onto a device. One call runs at a time; calls from several goroutines wait for one another.
 type Runner struct {
 	mu     sync.Mutex
-	m      *machine
+	m      *machine.Machine
 	kv     *kvCache
 	tok    *tokenizer.Tokenizer
 	vision *vision.Processor
@@ -30,14 +31,15 @@ type Runner struct {
 	scale     float32
 	maxTokens int
 	reopen    Reopen
+	heads     map[string][]float32 // those that SetHeads put in place of the bundle's
 }
 
 // Settings returns what the bundle says of the model.
-func (r *Runner) Settings() bundle.Settings { return r.m.manifest.Settings }
+func (r *Runner) Settings() bundle.Settings { return r.m.Manifest.Settings }
 
 // RET returns the number of [RET], −1 where the model has no heads.
 func (r *Runner) RET() int {
-	if s := r.m.manifest.Settings; s.SharedDim > 0 {
+	if s := r.m.Manifest.Settings; s.SharedDim > 0 {
 		return s.RET
 	}
 	return -1
@@ -53,27 +55,27 @@ func (r *Runner) Vision() *vision.Processor { return r.vision }
 func (r *Runner) Scale() float32 { return r.scale }
 
 // Device returns what the model runs on.
-func (r *Runner) Device() gpu.Device { return r.m.dev }
+func (r *Runner) Device() gpu.Device { return r.m.Dev }
 
 // Dispatches returns how many kernel dispatches one decoded token takes.
 func (r *Runner) Dispatches() (int, error) {
-	p, err := r.m.manifest.Model.Program("lm")
+	p, err := r.m.Manifest.Model.Program("lm")
 	if err != nil {
 		return 0, err
 	}
-	steps, err := p.Lower(r.m.info, r.m.layouts, plan.Run(1, 1, 0))
+	steps, err := p.Lower(r.m.Info, r.m.Layouts, plan.Run(1, 1, 0))
 	return len(steps), err
 }
 
 // LMBytes returns the stored bytes of the weights that decoding a token reads: all of program lm's but the position table. The token table counts once:
 // its rows are the output layer's.
 func (r *Runner) LMBytes() int64 {
-	p, err := r.m.manifest.Model.Program("lm")
+	p, err := r.m.Manifest.Model.Program("lm")
 	if err != nil {
 		return 0
 	}
 	var sum int64
-	for _, t := range r.m.manifest.Tensors {
+	for _, t := range r.m.Manifest.Tensors {
 		if id := p.Find(t.Name); id == 0 || !p.Multiplies(id) {
 			continue
 		}
@@ -126,7 +128,7 @@ func (r *Runner) Embed(ctx context.Context, pixels [][]float32, progress func(Pr
 
 // imageBatch is how many pictures go into one run.
 func (r *Runner) imageBatch() int {
-	return max(1, min(16, 2048/r.m.manifest.Settings.ImageTokens))
+	return max(1, min(16, 2048/r.m.Manifest.Settings.ImageTokens))
 }
 
 // Pooled runs pictures through CLIP alone: pooled (B,Dv), the pooler_output of Hugging Face's CLIPVisionModel, and its last_hidden_state (B·N rows of Dv).
@@ -137,11 +139,11 @@ func (r *Runner) Pooled(pixels [][]float32) (pooled, hidden [][]float32, err err
 }
 
 func (r *Runner) pooled(pixels [][]float32, withHidden bool) (pooled, hidden [][]float32, err error) {
-	prog, err := r.m.program("vision")
+	prog, err := r.m.Program("vision")
 	if err != nil {
 		return nil, nil, err
 	}
-	s, B := r.m.manifest.Settings, len(pixels)
+	s, B := r.m.Manifest.Settings, len(pixels)
 	in := struct {
 		pixels           []float32
 		tokens, classRow []uint32
@@ -156,36 +158,36 @@ func (r *Runner) pooled(pixels [][]float32, withHidden bool) (pooled, hidden [][
 			in.tokens = append(in.tokens, 0, uint32(i), uint32(b*s.ImageTokens), uint32(s.ImageTokens))
 		}
 	}
-	err = prog.run(plan.RunImages(B, s.ImageTokens), map[string][]byte{"pixels": bytesOf(in.pixels), "tokens": bytesOf(in.tokens), "class_rows": bytesOf(in.classRow)})
+	err = prog.Run(plan.RunImages(B, s.ImageTokens), map[string][]byte{"pixels": machine.Bytes(in.pixels), "tokens": machine.Bytes(in.tokens), "class_rows": machine.Bytes(in.classRow)})
 	if err != nil {
 		return nil, nil, err
 	}
-	if pooled, err = prog.rows("pooled", B, s.VisionDim); err != nil || !withHidden {
+	if pooled, err = prog.Rows("pooled", B, s.VisionDim); err != nil || !withHidden {
 		return pooled, nil, err
 	}
-	hidden, err = prog.rows("hidden", B*s.ImageTokens, s.VisionDim)
+	hidden, err = prog.Rows("hidden", B*s.ImageTokens, s.VisionDim)
 	return pooled, hidden, err
 }
 
 // maps runs pooled states (B,Dv) through visual_embeddings and visual_fc.
 func (r *Runner) maps(pooled [][]float32) ([]Image, error) {
-	prog, err := r.m.program("maps")
+	prog, err := r.m.Program("maps")
 	if err != nil {
 		return nil, err
 	}
-	s, B := r.m.manifest.Settings, len(pooled)
+	s, B := r.m.Manifest.Settings, len(pooled)
 	var v []float32
 	for _, p := range pooled {
 		v = append(v, p...)
 	}
-	if err := prog.run(plan.RunImages(B, 1), map[string][]byte{"v": bytesOf(v)}); err != nil {
+	if err := prog.Run(plan.RunImages(B, 1), map[string][]byte{"v": machine.Bytes(v)}); err != nil {
 		return nil, err
 	}
-	prefix, err := prog.rows("prefix", B*s.VisualTokens, s.EmbedDim)
+	prefix, err := prog.Rows("prefix", B*s.VisualTokens, s.EmbedDim)
 	if err != nil {
 		return nil, err
 	}
-	retrieval, err := prog.rows("retrieval", B, s.SharedDim)
+	retrieval, err := prog.Rows("retrieval", B, s.SharedDim)
 	if err != nil {
 		return nil, err
 	}
@@ -200,18 +202,5 @@ func (r *Runner) maps(pooled [][]float32) ([]Image, error) {
 func (r *Runner) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.m.programs {
-		p.release()
-	}
-	r.m.free(r.m.states)
-	for _, shards := range r.m.weights {
-		for _, s := range shards {
-			for _, b := range []gpu.Buffer{s.values, s.scales} {
-				if b != r.m.none {
-					_ = r.m.dev.Free(b)
-				}
-			}
-		}
-	}
-	_ = r.m.dev.Free(r.m.none)
+	r.m.Close()
 }

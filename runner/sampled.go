@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"fromage/machine"
 	"fromage/plan"
 )
 
@@ -19,7 +20,7 @@ const sampleBatch = 64
 func (r *Runner) Sample(ctx context.Context, n, length int, temperature float64, seed uint64, progress func(Progress)) ([][]int32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if most := r.m.manifest.Settings.MaxPositions; length < 1 || length > most {
+	if most := r.m.Manifest.Settings.MaxPositions; length < 1 || length > most {
 		return nil, fmt.Errorf("runner: sample: want sequences of 1 to %d tokens, have %d", most, length)
 	}
 	if !(temperature > 0) {
@@ -50,7 +51,7 @@ func (r *Runner) sampleBatch(ctx context.Context, n, length int, temperature flo
 	}
 	next := make([]int, n)
 	for i := range next {
-		next[i] = r.m.manifest.Settings.BOS
+		next[i] = r.m.Manifest.Settings.BOS
 	}
 	for at := range length {
 		for i := range feeds {
@@ -98,17 +99,13 @@ const maxTapped = 256 << 20
 func (r *Runner) Inputs(ctx context.Context, sequences [][]int32, f func(weights []string, K int, x []float32) error, progress func(Progress)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	lm, err := r.m.manifest.Model.Program("lm")
+	lm, err := r.m.Manifest.Model.Program("lm")
 	if err != nil {
 		return err
 	}
 	tapped, taps := lm.Tapped()
-	prog := &ready{m: r.m, p: tapped}
-	r.m.programs[tapped.Name] = prog
-	defer func() {
-		prog.release()
-		delete(r.m.programs, tapped.Name)
-	}()
+	prog := r.m.Add(tapped)
+	defer r.m.Drop(tapped.Name)
 	perToken := 0
 	for _, t := range taps {
 		perToken += 4 * lm.Value(t.Value).Cols
@@ -127,7 +124,7 @@ func (r *Runner) Inputs(ctx context.Context, sequences [][]int32, f func(weights
 			tokens += len(sequences[n])
 			n++
 		}
-		if err := r.tap(prog, taps, sequences[:n], f); err != nil {
+		if err := r.tap(prog, tapped, taps, sequences[:n], f); err != nil {
 			return err
 		}
 		sequences = sequences[n:]
@@ -139,7 +136,7 @@ func (r *Runner) Inputs(ctx context.Context, sequences [][]int32, f func(weights
 }
 
 // tap is one run of Inputs.
-func (r *Runner) tap(prog *ready, taps []plan.Tap, sequences [][]int32, f func(weights []string, K int, x []float32) error) error {
+func (r *Runner) tap(prog *machine.Program, lm *plan.Program, taps []plan.Tap, sequences [][]int32, f func(weights []string, K int, x []float32) error) error {
 	var batch []*Sequence
 	var places []place
 	for _, ids := range sequences {
@@ -156,13 +153,13 @@ func (r *Runner) tap(prog *ready, taps []plan.Tap, sequences [][]int32, f func(w
 	}
 	in := r.pack(places)
 	T := len(places)
-	if err := prog.run(plan.Run(T, T, 0), map[string][]byte{"tokens": bytesOf(in.tokens), "rows": bytesOf(in.rows)}); err != nil {
+	if err := prog.Run(plan.Run(T, T, 0), map[string][]byte{"tokens": machine.Bytes(in.tokens), "rows": machine.Bytes(in.rows)}); err != nil {
 		return err
 	}
 	for _, t := range taps {
-		K := prog.p.Value(t.Value).Cols
+		K := lm.Value(t.Value).Cols
 		x := make([]float32, T*K)
-		if err := r.m.dev.Read(prog.named[t.Output], 0, bytesOf(x)); err != nil {
+		if err := r.m.Dev.Read(prog.Buffer(t.Output), 0, machine.Bytes(x)); err != nil {
 			return err
 		}
 		if err := f(t.Weights, K, x); err != nil {

@@ -89,7 +89,7 @@ func TestInputs(t *testing.T) {
 			var got [][]float32
 			err := r.Inputs(ctx, samples, func(weights []string, K int, x []float32) error {
 				for _, w := range weights {
-					spec, err := r.m.manifest.Model.Weight(w)
+					spec, err := r.m.Manifest.Model.Weight(w)
 					if err != nil || spec.Cols != K {
 						t.Errorf("%s: %d columns, want those of %+v", w, K, spec)
 					}
@@ -121,7 +121,7 @@ func TestInputs(t *testing.T) {
 				t.Errorf("runs of %d: %d hidden states and %d weights, want 35 and every linear layer", maxTokens, len(got), len(rows))
 			}
 		}
-		if _, ok := r.m.programs["lm tapped"]; ok {
+		if _, err := r.m.Program("lm tapped"); err == nil {
 			t.Error("the tapped program is kept")
 		}
 	})

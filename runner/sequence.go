@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"fromage/machine"
 	"fromage/plan"
 )
 
@@ -123,7 +124,7 @@ const ignored = 0xFFFFFFFF
 
 // runLength says how many of the places go into the next run: bounded by maxTokens and by wanted rows whose logits still fit a buffer.
 func (r *Runner) runLength(places []place) int {
-	maxRows := r.m.info.Limits.MaxBinding / (4 * r.m.manifest.Settings.Vocabulary)
+	maxRows := r.m.Info.Limits.MaxBinding / (4 * r.m.Manifest.Settings.Vocabulary)
 	rows := 0
 	for i, p := range places {
 		if p.wanted {
@@ -144,7 +145,7 @@ type packed struct {
 
 func (r *Runner) pack(places []place) packed {
 	var in packed
-	V, E := uint32(r.m.manifest.Settings.Vocabulary), r.m.manifest.Settings.EmbedDim
+	V, E := uint32(r.m.Manifest.Settings.Vocabulary), r.m.Manifest.Settings.EmbedDim
 	for t, p := range places {
 		token := p.s.tokens[p.at]
 		id := uint32(token.ID)
@@ -166,17 +167,17 @@ func (r *Runner) runPlaces(places []place, w want, out *results) error {
 	if w.labels != nil {
 		name = "score"
 	}
-	prog, err := r.m.program(name)
+	prog, err := r.m.Program(name)
 	if err != nil {
 		return err
 	}
 	in := r.pack(places)
-	inputs := map[string][]byte{"tokens": bytesOf(in.tokens), "prefix": bytesOf(in.prefix), "rows": bytesOf(in.rows)}
+	inputs := map[string][]byte{"tokens": machine.Bytes(in.tokens), "prefix": machine.Bytes(in.prefix), "rows": machine.Bytes(in.rows)}
 	if w.labels != nil {
-		inputs["labels"] = bytesOf(in.labels)
+		inputs["labels"] = machine.Bytes(in.labels)
 	}
 	R := len(in.rows)
-	if err := prog.run(plan.Run(len(places), R, len(in.prefix)/r.m.manifest.Settings.EmbedDim), inputs); err != nil {
+	if err := prog.Run(plan.Run(len(places), R, len(in.prefix)/r.m.Manifest.Settings.EmbedDim), inputs); err != nil {
 		return err
 	}
 	for _, p := range places {
@@ -185,15 +186,15 @@ func (r *Runner) runPlaces(places []place, w want, out *results) error {
 	return r.readRows(prog, R, w, out)
 }
 
-func (r *Runner) readRows(prog *ready, R int, w want, out *results) error {
+func (r *Runner) readRows(prog *machine.Program, R int, w want, out *results) error {
 	if w.labels != nil {
-		pairs, err := prog.rows("nll", R, 2)
+		pairs, err := prog.Rows("nll", R, 2)
 		for _, p := range pairs {
 			out.nll, out.hit = append(out.nll, p[0]), append(out.hit, p[1] == 1)
 		}
 		return err
 	}
-	s := r.m.manifest.Settings
+	s := r.m.Manifest.Settings
 	for _, o := range []struct {
 		name   string
 		cols   int
@@ -203,7 +204,7 @@ func (r *Runner) readRows(prog *ready, R int, w want, out *results) error {
 		if !o.wanted {
 			continue
 		}
-		rows, err := prog.rows(o.name, R, o.cols)
+		rows, err := prog.Rows(o.name, R, o.cols)
 		if err != nil {
 			return err
 		}
@@ -231,7 +232,7 @@ func (r *Runner) Outputs(ctx context.Context, sequences ...*Sequence) (*Outputs,
 		}
 		feeds = append(feeds, f)
 	}
-	res, err := r.forward(ctx, feeds, want{hidden: true, logits: true, retrieval: r.m.manifest.Settings.SharedDim > 0})
+	res, err := r.forward(ctx, feeds, want{hidden: true, logits: true, retrieval: r.m.Manifest.Settings.SharedDim > 0})
 	if err != nil {
 		return nil, err
 	}

@@ -10,58 +10,29 @@ import (
 
 	"fromage/bundle"
 	"fromage/gpu"
+	"fromage/machine"
 	"fromage/plan"
 	"fromage/tokenizer"
 	"fromage/vision"
 )
 
-// Source is where the contents of a bundle come from: an open bundle.Bundle, or whatever a host has in its place.
-type Source interface {
-	// File returns one of Manifest.Files, checked.
-	File(name string) ([]byte, error)
-	// Upload fills each target's buffer with its blob, checked, in any order, and tells done of the bytes of each piece.
-	Upload(ctx context.Context, dev gpu.Device, targets []Target, done func(bytes int64)) error
-}
+// Source is where the contents of a bundle come from; see package machine.
+type Source = machine.Source
 
-// Target is a blob of the manifest and the device buffer, of its size, that it fills. Several targets may share a blob.
-type Target struct {
-	Name   string // of the tensor
-	Blob   bundle.Blob
-	Buffer gpu.Buffer
-}
+// Target is a blob and the device buffer that it fills.
+type Target = machine.Target
 
-// chunks is a Source that hands blobs over in order, piece by piece, as bundle.Bundle does.
-type chunks struct {
-	file func(name string) ([]byte, error)
-	each func(ctx context.Context, blob bundle.Blob, f func(offset int64, chunk []byte) error) error
-}
-
-func (c chunks) File(name string) ([]byte, error) { return c.file(name) }
-
-func (c chunks) Upload(ctx context.Context, dev gpu.Device, targets []Target, done func(int64)) error {
-	for _, t := range targets {
-		err := c.each(ctx, t.Blob, func(offset int64, chunk []byte) error {
-			if err := dev.Write(t.Buffer, int(offset), chunk); err != nil {
-				return err
-			}
-			done(int64(len(chunk)))
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("runner: load %s: %w", t.Name, err)
-		}
-	}
-	return nil
-}
+// Progress tells how far an operation is, in its own unit.
+type Progress = machine.Progress
 
 // Load uploads the bundle's weights to dev, which stays the caller's to close. progress, if any, counts bytes of weights.
 func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(Progress)) (*Runner, error) {
-	return LoadFrom(ctx, dev, b.Manifest(), chunks{b.File, b.Chunks}, progress)
+	return LoadFrom(ctx, dev, b.Manifest(), machine.Chunks{Open: b.File, Each: b.Chunks}, progress)
 }
 
 // LoadFrom is Load where the bundle's contents come from elsewhere than a file.
 func LoadFrom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Runner, error) {
-	m, err := newMachine(ctx, dev, manifest, from, progress)
+	m, err := machine.New(ctx, dev, manifest, from, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +55,8 @@ func LoadFrom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, fr
 		if r.vision, err = vision.NewProcessor(config, vision.Limits{}); err != nil {
 			return nil, fmt.Errorf("runner: %s: %w", bundle.FilePreprocessor, err)
 		}
-		if h, w := config.Shape(); h != m.manifest.Settings.ImageSize || w != h {
-			return nil, fmt.Errorf("runner: %s: want pictures of %d pixels a side, have %d × %d", bundle.FilePreprocessor, m.manifest.Settings.ImageSize, w, h)
+		if h, w := config.Shape(); h != m.Manifest.Settings.ImageSize || w != h {
+			return nil, fmt.Errorf("runner: %s: want pictures of %d pixels a side, have %d × %d", bundle.FilePreprocessor, m.Manifest.Settings.ImageSize, w, h)
 		}
 	}
 	return r, r.readScale()
@@ -100,7 +71,7 @@ func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, 
 		state = state*1664525 + 1013904223
 		pattern[i], pattern[i+1] = byte(state>>24), 0x20|byte(state>>16)&0x81
 	}
-	random := chunks{each: func(ctx context.Context, blob bundle.Blob, f func(int64, []byte) error) error {
+	random := machine.Chunks{Each: func(ctx context.Context, blob bundle.Blob, f func(int64, []byte) error) error {
 		for at := int64(0); at < blob.Size; at += bundle.ChunkSize {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -111,7 +82,7 @@ func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, 
 		}
 		return nil
 	}}
-	m, err := newMachine(ctx, dev, manifest, random, progress)
+	m, err := machine.New(ctx, dev, manifest, random, progress)
 	if err != nil {
 		return nil, err
 	}
@@ -129,13 +100,14 @@ func optionalFile(manifest *bundle.Manifest, from Source, name string) ([]byte, 
 // readScale fetches logit_scale where the model has one.
 func (r *Runner) readScale() error {
 	r.scale = 1
-	if w, ok := r.m.weights[logitScale]; ok {
-		x := make([]float32, 1)
-		if err := r.m.dev.Read(w[0].values, 0, bytesOf(x)); err != nil {
-			return err
-		}
-		r.scale = float32(math.Exp(float64(x[0])))
+	if _, ok := r.m.Weights[logitScale]; !ok {
+		return nil
 	}
+	x, err := r.m.ReadWeight(logitScale)
+	if err != nil {
+		return err
+	}
+	r.scale = float32(math.Exp(float64(x[0])))
 	return nil
 }
 
@@ -171,7 +143,7 @@ func (r *Runner) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := newMachine(ctx, dev, r.m.manifest, from, nil)
+	m, err := machine.New(ctx, dev, r.m.Manifest, from, nil)
 	if err != nil {
 		return err
 	}
@@ -179,7 +151,10 @@ func (r *Runner) restore(ctx context.Context) error {
 		s.first, s.rows, s.computed = 0, 0, 0
 	}
 	r.m, r.kv = m, newKVCache(m)
-	return nil
+	if r.heads == nil {
+		return nil
+	}
+	return r.setHeads(r.heads)
 }
 
 // Kernels returns, each once, the kernels that a device with these properties runs for a model: its pictures, one at a time, and its text in runs of
