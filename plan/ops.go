@@ -129,7 +129,7 @@ type Normalize struct {
 	Y ID `json:"y"`
 }
 
-// NLL is the negative log-likelihood of Labels (R) u32 under X (R,V) and whether the label is the most likely: → Y (R,2).
+// NLL is the negative log-likelihood of Labels (R) u32 under X (R,V) and how many columns are more likely: → Y (R,2).
 type NLL struct {
 	X      ID `json:"x"`
 	Labels ID `json:"labels"`

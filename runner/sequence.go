@@ -58,7 +58,7 @@ type want struct {
 type results struct {
 	logits, retrieval, hidden [][]float32
 	nll                       []float32 // −log likelihood of each label
-	hit                       []bool    // whether the label was the most likely
+	rank                      []int     // how many tokens were more likely than the label
 }
 
 // maxTokens is the most tokens of one run, but for tests; longer prompts go in several.
@@ -190,7 +190,7 @@ func (r *Runner) readRows(prog *machine.Program, R int, w want, out *results) er
 	if w.labels != nil {
 		pairs, err := prog.Rows("nll", R, 2)
 		for _, p := range pairs {
-			out.nll, out.hit = append(out.nll, p[0]), append(out.hit, p[1] == 1)
+			out.nll, out.rank = append(out.nll, p[0]), append(out.rank, int(p[1]))
 		}
 		return err
 	}

@@ -118,6 +118,52 @@ const (
 	attentionSoftwareWG = 8
 )
 
+// Constants of copy_rows.wgsl.
+const (
+	copyRowsWG = 64
+)
+
+// CopyRowsParams are the parameters of copy_rows.wgsl.
+type CopyRowsParams struct {
+	N    uint32 // values
+	From uint32 // of x
+	To   uint32 // of y
+}
+
+func (p CopyRowsParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	put32(b[4:], p.From)
+	put32(b[8:], p.To)
+	return b
+}
+
+func decodeCopyRowsParams(b []byte) CopyRowsParams {
+	return CopyRowsParams{
+		N:    get32(b[0:]),
+		From: get32(b[4:]),
+		To:   get32(b[8:]),
+	}
+}
+
+// copyRowsBuffers are the bindings of copy_rows.wgsl, as the twin sees them.
+type copyRowsBuffers struct {
+	X []float32
+	Y []float32
+}
+
+// copyRowsKernel is a kernel with the interface of copy_rows.wgsl and the given twin.
+func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		},
+	}
+}
+
 // Constants of embed.wgsl.
 const (
 	embedWG = 64
@@ -175,6 +221,60 @@ func embedKernel(twin func(EmbedParams, embedBuffers)) gpu.Kernel {
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
 		Twin: func(c gpu.Call) {
 			twin(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		},
+	}
+}
+
+// Constants of embed_back.wgsl.
+const (
+	embedBackWG      = 256
+	embedBackCOLUMNS = 32
+)
+
+// EmbedBackParams are the parameters of embed_back.wgsl.
+type EmbedBackParams struct {
+	T      uint32 // tokens
+	K      uint32 // values in a row of the table
+	Rows   uint32 // rows of dtable
+	First  uint32 // number of its first row
+	Column uint32 // column of the token table, of 4
+}
+
+func (p EmbedBackParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.K)
+	put32(b[8:], p.Rows)
+	put32(b[12:], p.First)
+	put32(b[16:], p.Column)
+	return b
+}
+
+func decodeEmbedBackParams(b []byte) EmbedBackParams {
+	return EmbedBackParams{
+		T:      get32(b[0:]),
+		K:      get32(b[4:]),
+		Rows:   get32(b[8:]),
+		First:  get32(b[12:]),
+		Column: get32(b[16:]),
+	}
+}
+
+// embedBackBuffers are the bindings of embed_back.wgsl, as the twin sees them.
+type embedBackBuffers struct {
+	Tokens []uint32  // (T,4)
+	Dx     []float32 // (T,K)
+	Dtable []float32 // (Rows,K)
+}
+
+// embedBackKernel is a kernel with the interface of embed_back.wgsl and the given twin.
+func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"tokens", "dx", "dtable"},
+		Twin: func(c gpu.Call) {
+			twin(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
 	}
 }
@@ -456,6 +556,50 @@ func normalizeKernel(twin func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
 	}
 }
 
+// Constants of normalize_back.wgsl.
+const (
+	normalizeBackWG = 64
+)
+
+// NormalizeBackParams are the parameters of normalize_back.wgsl.
+type NormalizeBackParams struct {
+	T uint32
+	D uint32
+}
+
+func (p NormalizeBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.T)
+	put32(b[4:], p.D)
+	return b
+}
+
+func decodeNormalizeBackParams(b []byte) NormalizeBackParams {
+	return NormalizeBackParams{
+		T: get32(b[0:]),
+		D: get32(b[4:]),
+	}
+}
+
+// normalizeBackBuffers are the bindings of normalize_back.wgsl, as the twin sees them.
+type normalizeBackBuffers struct {
+	X  []float32 // (T,D)
+	Dy []float32 // (T,D)
+	Dx []float32 // (T,D)
+}
+
+// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl and the given twin.
+func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "dy", "dx"},
+		Twin: func(c gpu.Call) {
+			twin(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		},
+	}
+}
+
 // Constants of patches.wgsl.
 const (
 	patchesWG = 64
@@ -498,6 +642,53 @@ func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
 		Labels:   []string{"x", "y"},
 		Twin: func(c gpu.Call) {
 			twin(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		},
+	}
+}
+
+// Constants of scatter_rows.wgsl.
+const (
+	scatterRowsWG = 64
+)
+
+// ScatterRowsParams are the parameters of scatter_rows.wgsl.
+type ScatterRowsParams struct {
+	T uint32 // rows of y
+	R uint32 // rows of x
+	D uint32 // values in a row
+}
+
+func (p ScatterRowsParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.T)
+	put32(b[4:], p.R)
+	put32(b[8:], p.D)
+	return b
+}
+
+func decodeScatterRowsParams(b []byte) ScatterRowsParams {
+	return ScatterRowsParams{
+		T: get32(b[0:]),
+		R: get32(b[4:]),
+		D: get32(b[8:]),
+	}
+}
+
+// scatterRowsBuffers are the bindings of scatter_rows.wgsl, as the twin sees them.
+type scatterRowsBuffers struct {
+	X     []float32 // (R,D)
+	Index []uint32  // (R), strictly ascending
+	Y     []float32 // (T,D)
+}
+
+// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl and the given twin.
+func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "index", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
 	}
 }
