@@ -8,6 +8,79 @@ import (
 	"fromage/gpu"
 )
 
+// Constants of adam_w.wgsl.
+const (
+	adamWWG = 64
+)
+
+// AdamWParams are the parameters of adam_w.wgsl.
+type AdamWParams struct {
+	First       uint32  // place of the first value
+	N           uint32  // values
+	Norms       uint32  // square sums of all gradients
+	LR          float32 // learning rate
+	Beta1       float32
+	Beta2       float32
+	Eps         float32
+	Decay       float32 // weight decay
+	Correction1 float32 // 1 − Beta1^step, steps counted from 1
+	Correction2 float32 // 1 − Beta2^step
+	Clip        float32 // most norm of all gradients; 0: any
+}
+
+func (p AdamWParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.First)
+	put32(b[4:], p.N)
+	put32(b[8:], p.Norms)
+	put32(b[12:], math.Float32bits(p.LR))
+	put32(b[16:], math.Float32bits(p.Beta1))
+	put32(b[20:], math.Float32bits(p.Beta2))
+	put32(b[24:], math.Float32bits(p.Eps))
+	put32(b[28:], math.Float32bits(p.Decay))
+	put32(b[32:], math.Float32bits(p.Correction1))
+	put32(b[36:], math.Float32bits(p.Correction2))
+	put32(b[40:], math.Float32bits(p.Clip))
+	return b
+}
+
+func decodeAdamWParams(b []byte) AdamWParams {
+	return AdamWParams{
+		First:       get32(b[0:]),
+		N:           get32(b[4:]),
+		Norms:       get32(b[8:]),
+		LR:          math.Float32frombits(get32(b[12:])),
+		Beta1:       math.Float32frombits(get32(b[16:])),
+		Beta2:       math.Float32frombits(get32(b[20:])),
+		Eps:         math.Float32frombits(get32(b[24:])),
+		Decay:       math.Float32frombits(get32(b[28:])),
+		Correction1: math.Float32frombits(get32(b[32:])),
+		Correction2: math.Float32frombits(get32(b[36:])),
+		Clip:        math.Float32frombits(get32(b[40:])),
+	}
+}
+
+// adamWBuffers are the bindings of adam_w.wgsl, as the twin sees them.
+type adamWBuffers struct {
+	G     []float32
+	Norms []float32 // (Norms)
+	W     []float32
+	M     []float32 // running mean of g
+	V     []float32 // running mean of g²
+}
+
+// adamWKernel is a kernel with the interface of adam_w.wgsl and the given twin.
+func adamWKernel(twin func(AdamWParams, adamWBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"g", "norms", "w", "m", "v"},
+		Twin: func(c gpu.Call) {
+			twin(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+		},
+	}
+}
+
 // Constants of add.wgsl.
 const (
 	addWG = 64
@@ -118,6 +191,100 @@ const (
 	attentionSoftwareWG = 8
 )
 
+// Constants of contrast.wgsl.
+const (
+	contrastWG = 64
+)
+
+// ContrastParams are the parameters of contrast.wgsl.
+type ContrastParams struct {
+	B uint32 // rows and columns
+}
+
+func (p ContrastParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	return b
+}
+
+func decodeContrastParams(b []byte) ContrastParams {
+	return ContrastParams{
+		B: get32(b[0:]),
+	}
+}
+
+// contrastBuffers are the bindings of contrast.wgsl, as the twin sees them.
+type contrastBuffers struct {
+	Logits []float32 // (B,B)
+	Stats  []float32 // (2·B,4): rows, then columns
+}
+
+// contrastKernel is a kernel with the interface of contrast.wgsl and the given twin.
+func contrastKernel(twin func(ContrastParams, contrastBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"logits", "stats"},
+		Twin: func(c gpu.Call) {
+			twin(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		},
+	}
+}
+
+// Constants of contrast_back.wgsl.
+const (
+	contrastBackWG   = 64
+	contrastBackROWS = 4
+)
+
+// ContrastBackParams are the parameters of contrast_back.wgsl.
+type ContrastBackParams struct {
+	B          uint32 // rows and columns of logits
+	S          uint32 // values in an embedding
+	Transposed uint32 // 0: dx belongs to the rows of logits; 1: to the columns
+	Weight     float32
+}
+
+func (p ContrastBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	put32(b[4:], p.S)
+	put32(b[8:], p.Transposed)
+	put32(b[12:], math.Float32bits(p.Weight))
+	return b
+}
+
+func decodeContrastBackParams(b []byte) ContrastBackParams {
+	return ContrastBackParams{
+		B:          get32(b[0:]),
+		S:          get32(b[4:]),
+		Transposed: get32(b[8:]),
+		Weight:     math.Float32frombits(get32(b[12:])),
+	}
+}
+
+// contrastBackBuffers are the bindings of contrast_back.wgsl, as the twin sees them.
+type contrastBackBuffers struct {
+	Logits []float32 // (B,B)
+	Stats  []float32 // (2·B,4), as contrast makes them
+	Other  []float32 // (B,S): embeddings of the other side
+	Scale  []float32 // (1)
+	Dx     []float32 // (B,S)
+	Dscale []float32 // (B), or anything where Transposed is 1
+}
+
+// contrastBackKernel is a kernel with the interface of contrast_back.wgsl and the given twin.
+func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"logits", "stats", "other", "scale", "dx", "dscale"},
+		Twin: func(c gpu.Call) {
+			twin(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		},
+	}
+}
+
 // Constants of copy_rows.wgsl.
 const (
 	copyRowsWG = 64
@@ -160,6 +327,54 @@ func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
 		Labels:   []string{"x", "y"},
 		Twin: func(c gpu.Call) {
 			twin(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		},
+	}
+}
+
+// Constants of cross_entropy.wgsl.
+const (
+	crossEntropyWG = 256
+)
+
+// CrossEntropyParams are the parameters of cross_entropy.wgsl.
+type CrossEntropyParams struct {
+	R  uint32 // rows of logits
+	V  uint32 // columns
+	R0 uint32 // place of the first row's label, weight and result
+}
+
+func (p CrossEntropyParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.R)
+	put32(b[4:], p.V)
+	put32(b[8:], p.R0)
+	return b
+}
+
+func decodeCrossEntropyParams(b []byte) CrossEntropyParams {
+	return CrossEntropyParams{
+		R:  get32(b[0:]),
+		V:  get32(b[4:]),
+		R0: get32(b[8:]),
+	}
+}
+
+// crossEntropyBuffers are the bindings of cross_entropy.wgsl, as the twin sees them.
+type crossEntropyBuffers struct {
+	Labels  []uint32  // (R0+R or more)
+	Weights []float32 // (R0+R or more)
+	Logits  []float32 // (R,V)
+	Y       []float32 // (R0+R or more,2)
+}
+
+// crossEntropyKernel is a kernel with the interface of cross_entropy.wgsl and the given twin.
+func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"labels", "weights", "logits", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},
 	}
 }
@@ -646,6 +861,51 @@ func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
 	}
 }
 
+// Constants of rescale_row.wgsl.
+const (
+	rescaleRowWG = 256
+)
+
+// RescaleRowParams are the parameters of rescale_row.wgsl.
+type RescaleRowParams struct {
+	First uint32 // place of the first value
+	N     uint32 // values
+	Norm  float32
+}
+
+func (p RescaleRowParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.First)
+	put32(b[4:], p.N)
+	put32(b[8:], math.Float32bits(p.Norm))
+	return b
+}
+
+func decodeRescaleRowParams(b []byte) RescaleRowParams {
+	return RescaleRowParams{
+		First: get32(b[0:]),
+		N:     get32(b[4:]),
+		Norm:  math.Float32frombits(get32(b[8:])),
+	}
+}
+
+// rescaleRowBuffers are the bindings of rescale_row.wgsl, as the twin sees them.
+type rescaleRowBuffers struct {
+	W []float32
+}
+
+// rescaleRowKernel is a kernel with the interface of rescale_row.wgsl and the given twin.
+func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.ReadWrite},
+		Labels:   []string{"w"},
+		Twin: func(c gpu.Call) {
+			twin(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
+		},
+	}
+}
+
 // Constants of scatter_rows.wgsl.
 const (
 	scatterRowsWG = 64
@@ -689,6 +949,98 @@ func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers)) gpu.Ker
 		Labels:   []string{"x", "index", "y"},
 		Twin: func(c gpu.Call) {
 			twin(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		},
+	}
+}
+
+// Constants of similarities.wgsl.
+const (
+	similaritiesWG = 64
+)
+
+// SimilaritiesParams are the parameters of similarities.wgsl.
+type SimilaritiesParams struct {
+	B uint32 // rows of a and of b
+	S uint32 // values in a row
+}
+
+func (p SimilaritiesParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	put32(b[4:], p.S)
+	return b
+}
+
+func decodeSimilaritiesParams(b []byte) SimilaritiesParams {
+	return SimilaritiesParams{
+		B: get32(b[0:]),
+		S: get32(b[4:]),
+	}
+}
+
+// similaritiesBuffers are the bindings of similarities.wgsl, as the twin sees them.
+type similaritiesBuffers struct {
+	A     []float32 // (B,S)
+	B     []float32 // (B,S)
+	Scale []float32 // (1)
+	Y     []float32 // (B,B)
+}
+
+// similaritiesKernel is a kernel with the interface of similarities.wgsl and the given twin.
+func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"a", "b", "scale", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		},
+	}
+}
+
+// Constants of square_sums.wgsl.
+const (
+	squareSumsWG    = 256
+	squareSumsBLOCK = 131072
+)
+
+// SquareSumsParams are the parameters of square_sums.wgsl.
+type SquareSumsParams struct {
+	First uint32 // place of the first value
+	N     uint32 // values
+	At    uint32 // place of the first sum in y
+}
+
+func (p SquareSumsParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.First)
+	put32(b[4:], p.N)
+	put32(b[8:], p.At)
+	return b
+}
+
+func decodeSquareSumsParams(b []byte) SquareSumsParams {
+	return SquareSumsParams{
+		First: get32(b[0:]),
+		N:     get32(b[4:]),
+		At:    get32(b[8:]),
+	}
+}
+
+// squareSumsBuffers are the bindings of square_sums.wgsl, as the twin sees them.
+type squareSumsBuffers struct {
+	G []float32
+	Y []float32
+}
+
+// squareSumsKernel is a kernel with the interface of square_sums.wgsl and the given twin.
+func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"g", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
 	}
 }
@@ -745,6 +1097,49 @@ func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
 		Labels:   []string{"x", "tokens", "y"},
 		Twin: func(c gpu.Call) {
 			twin(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		},
+	}
+}
+
+// Constants of sum.wgsl.
+const (
+	sumWG = 256
+)
+
+// SumParams are the parameters of sum.wgsl.
+type SumParams struct {
+	N  uint32 // values
+	At uint32 // place of the sum in y
+}
+
+func (p SumParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	put32(b[4:], p.At)
+	return b
+}
+
+func decodeSumParams(b []byte) SumParams {
+	return SumParams{
+		N:  get32(b[0:]),
+		At: get32(b[4:]),
+	}
+}
+
+// sumBuffers are the bindings of sum.wgsl, as the twin sees them.
+type sumBuffers struct {
+	X []float32 // (N)
+	Y []float32
+}
+
+// sumKernel is a kernel with the interface of sum.wgsl and the given twin.
+func sumKernel(twin func(SumParams, sumBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Twin: func(c gpu.Call) {
+			twin(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
 	}
 }
