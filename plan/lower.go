@@ -35,7 +35,7 @@ func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims) ([]
 	l := &lowering{p: p, info: info, layouts: layouts, dims: dims}
 	for i, op := range p.Ops {
 		l.op = i
-		if l.rows(op.writes()) == 0 {
+		if l.idle(op) {
 			continue
 		}
 		op.lower(l)
@@ -60,13 +60,18 @@ func (l *lowering) step(d shaders.Dispatch, buffers ...Ref) {
 	l.steps = append(l.steps, Step{l.op, d, buffers})
 }
 
-// rows is the number of rows of a value in this run. Of a state it is the token count: what is written of it.
-func (l *lowering) rows(id ID) int {
-	v := l.p.Value(id)
-	if v.Kind == State {
-		return l.dims[Tokens]
+// rows is the number of rows of a value in this run. Of a KV state it is the token count: what is written of it.
+func (l *lowering) rows(id ID) int { return l.p.Value(id).Rows.In(l.dims) }
+
+// idle says whether an operation has nothing to do in this run.
+func (l *lowering) idle(op Op) bool {
+	makes, changes := op.writes()
+	for _, id := range append(makes, changes...) {
+		if id != 0 && l.rows(id) > 0 {
+			return false
+		}
 	}
-	return v.Rows.In(l.dims)
+	return true
 }
 
 func (l *lowering) cols(id ID) int { return l.p.Value(id).Cols }
