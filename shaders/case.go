@@ -132,6 +132,7 @@ func Cases() []Case {
 	for _, f := range []func() []Case{
 		embedCases, layerNormCases, linearCases, attentionCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
 		nllCases, topKCases,
+		linearBackCases, linearWeightBackCases, layerNormBackCases, attentionBackQueryCases, attentionBackRowsCases, actBackCases,
 	} {
 		all = append(all, f()...)
 	}
