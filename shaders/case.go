@@ -135,6 +135,7 @@ func Cases() []Case {
 		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
 		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,
 		squareSumsCases, adamWCases, rescaleRowCases,
+		linearBackCases, linearWeightBackCases, layerNormBackCases, attentionBackQueryCases, attentionBackRowsCases, actBackCases,
 	} {
 		all = append(all, f()...)
 	}

@@ -8,6 +8,50 @@ import (
 	"fromage/gpu"
 )
 
+// Constants of act_back.wgsl.
+const (
+	actBackWG = 64
+)
+
+// ActBackParams are the parameters of act_back.wgsl.
+type ActBackParams struct {
+	N   uint32
+	Act uint32 // ActNone, ActReLU, ActQuickGELU or ActGELU
+}
+
+func (p ActBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	put32(b[4:], p.Act)
+	return b
+}
+
+func decodeActBackParams(b []byte) ActBackParams {
+	return ActBackParams{
+		N:   get32(b[0:]),
+		Act: get32(b[4:]),
+	}
+}
+
+// actBackBuffers are the bindings of act_back.wgsl, as the twin sees them.
+type actBackBuffers struct {
+	X  []float32 // (N) before the activation
+	Dy []float32 // (N)
+	Dx []float32 // (N)
+}
+
+// actBackKernel is a kernel with the interface of act_back.wgsl and the given twin.
+func actBackKernel(twin func(ActBackParams, actBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "dy", "dx"},
+		Twin: func(c gpu.Call) {
+			twin(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		},
+	}
+}
+
 // Constants of adam_w.wgsl.
 const (
 	adamWWG = 64
@@ -185,6 +229,160 @@ func attentionKernel(twin func(AttentionParams, attentionBuffers)) gpu.Kernel {
 		},
 	}
 }
+
+// Constants of attention_back_query.wgsl.
+const (
+	attentionBackQueryWG    = 64
+	attentionBackQueryQUADS = 64
+)
+
+// AttentionBackQueryParams are the parameters of attention_back_query.wgsl.
+type AttentionBackQueryParams struct {
+	T        uint32 // tokens
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in a row of q
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Scale    float32 // as in attention.wgsl
+	DStride  uint32  // values in a row of dqkv
+}
+
+func (p AttentionBackQueryParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.T)
+	put32(b[4:], p.Heads)
+	put32(b[8:], p.Dh)
+	put32(b[12:], p.QStride)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], math.Float32bits(p.Scale))
+	put32(b[32:], p.DStride)
+	return b
+}
+
+func decodeAttentionBackQueryParams(b []byte) AttentionBackQueryParams {
+	return AttentionBackQueryParams{
+		T:        get32(b[0:]),
+		Heads:    get32(b[4:]),
+		Dh:       get32(b[8:]),
+		QStride:  get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Scale:    math.Float32frombits(get32(b[28:])),
+		DStride:  get32(b[32:]),
+	}
+}
+
+// attentionBackQueryBuffers are the bindings of attention_back_query.wgsl, as the twin sees them.
+type attentionBackQueryBuffers struct {
+	Q      []float32 // (T,QStride); head h at column h·Dh
+	Kv     []float32 // (rows,KVStride)
+	Tokens []uint32  // (T,4)
+	Dy     []float32 // (T,Heads·Dh)
+	Stats  []float32 // (T,Heads,2)
+	Dqkv   []float32 // (T,DStride); head h of dq at column h·Dh
+}
+
+// attentionBackQueryKernel is a kernel with the interface of attention_back_query.wgsl and the given twin.
+func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQueryBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
+		Twin: func(c gpu.Call) {
+			twin(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		},
+	}
+}
+
+// Constants of attention_back_query_software.wgsl.
+const (
+	attentionBackQuerySoftwareWG = 8
+)
+
+// Constants of attention_back_rows.wgsl.
+const (
+	attentionBackRowsWG    = 64
+	attentionBackRowsQUADS = 64
+)
+
+// AttentionBackRowsParams are the parameters of attention_back_rows.wgsl.
+type AttentionBackRowsParams struct {
+	T        uint32 // tokens
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in a row of q
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Scale    float32 // as in attention.wgsl
+	DStride  uint32  // values in a row of dqkv
+	DKOffset uint32  // column of dqkv where the first head's keys begin
+	DVOffset uint32  // column of dqkv where the first head's values begin
+}
+
+func (p AttentionBackRowsParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.T)
+	put32(b[4:], p.Heads)
+	put32(b[8:], p.Dh)
+	put32(b[12:], p.QStride)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], math.Float32bits(p.Scale))
+	put32(b[32:], p.DStride)
+	put32(b[36:], p.DKOffset)
+	put32(b[40:], p.DVOffset)
+	return b
+}
+
+func decodeAttentionBackRowsParams(b []byte) AttentionBackRowsParams {
+	return AttentionBackRowsParams{
+		T:        get32(b[0:]),
+		Heads:    get32(b[4:]),
+		Dh:       get32(b[8:]),
+		QStride:  get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Scale:    math.Float32frombits(get32(b[28:])),
+		DStride:  get32(b[32:]),
+		DKOffset: get32(b[36:]),
+		DVOffset: get32(b[40:]),
+	}
+}
+
+// attentionBackRowsBuffers are the bindings of attention_back_rows.wgsl, as the twin sees them.
+type attentionBackRowsBuffers struct {
+	Q      []float32 // (T,QStride); head h at column h·Dh
+	Kv     []float32 // (rows,KVStride)
+	Tokens []uint32  // (T,4)
+	Dy     []float32 // (T,Heads·Dh)
+	Stats  []float32 // (T,Heads,2), by attention_back_query
+	Dqkv   []float32 // (T,DStride); only columns of keys and values are written
+}
+
+// attentionBackRowsKernel is a kernel with the interface of attention_back_rows.wgsl and the given twin.
+func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRowsBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
+		Twin: func(c gpu.Call) {
+			twin(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		},
+	}
+}
+
+// Constants of attention_back_rows_software.wgsl.
+const (
+	attentionBackRowsSoftwareWG = 8
+)
 
 // Constants of attention_software.wgsl.
 const (
@@ -586,6 +784,58 @@ func layerNormKernel(twin func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
 	}
 }
 
+// Constants of layer_norm_back.wgsl.
+const (
+	layerNormBackWG = 64
+)
+
+// LayerNormBackParams are the parameters of layer_norm_back.wgsl.
+type LayerNormBackParams struct {
+	T   uint32
+	D   uint32
+	Eps float32
+	Add uint32 // AddNothing or AddTensor
+}
+
+func (p LayerNormBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.T)
+	put32(b[4:], p.D)
+	put32(b[8:], math.Float32bits(p.Eps))
+	put32(b[12:], p.Add)
+	return b
+}
+
+func decodeLayerNormBackParams(b []byte) LayerNormBackParams {
+	return LayerNormBackParams{
+		T:   get32(b[0:]),
+		D:   get32(b[4:]),
+		Eps: math.Float32frombits(get32(b[8:])),
+		Add: get32(b[12:]),
+	}
+}
+
+// layerNormBackBuffers are the bindings of layer_norm_back.wgsl, as the twin sees them.
+type layerNormBackBuffers struct {
+	X      []float32 // (T,D)
+	Weight []float32 // (D)
+	Dy     []float32 // (T,D)
+	Add    []float32 // (T,D)
+	Dx     []float32 // (T,D)
+}
+
+// layerNormBackKernel is a kernel with the interface of layer_norm_back.wgsl and the given twin.
+func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "weight", "dy", "add", "dx"},
+		Twin: func(c gpu.Call) {
+			twin(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+		},
+	}
+}
+
 // Constants of linear.wgsl.
 const (
 	linearWG = 64
@@ -651,6 +901,97 @@ func linearKernel(twin func(LinearParams, linearBuffers)) gpu.Kernel {
 	}
 }
 
+// Constants of linear_back.wgsl.
+const (
+	linearBackWG = 64
+)
+
+// LinearBackParams are the parameters of linear_back.wgsl.
+type LinearBackParams struct {
+	T      uint32 // tokens
+	K      uint32 // values of a token: columns of w
+	F      uint32 // features: rows of w
+	F0     uint32 // where the features begin in a row of dy
+	Stride uint32 // length of a row of dy
+	Add    uint32 // AddNothing, AddTensor or AddSelf
+}
+
+func (p LinearBackParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.K)
+	put32(b[8:], p.F)
+	put32(b[12:], p.F0)
+	put32(b[16:], p.Stride)
+	put32(b[20:], p.Add)
+	return b
+}
+
+func decodeLinearBackParams(b []byte) LinearBackParams {
+	return LinearBackParams{
+		T:      get32(b[0:]),
+		K:      get32(b[4:]),
+		F:      get32(b[8:]),
+		F0:     get32(b[12:]),
+		Stride: get32(b[16:]),
+		Add:    get32(b[20:]),
+	}
+}
+
+// linearBackBuffers are the bindings of linear_back.wgsl, as the twin sees them.
+type linearBackBuffers struct {
+	Dy  []float32 // (T,Stride), only columns F0 to F0+F are read
+	W   []uint32  // (F,K) in the format of the weights
+	S   []uint32  // its scales
+	Add []float32 // (T,K)
+	Dx  []float32 // (T,K)
+}
+
+// linearBackKernel is a kernel with the interface of linear_back.wgsl and the given twin.
+func linearBackKernel(twin func(LinearBackParams, linearBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"dy", "w", "s", "add", "dx"},
+		Twin: func(c gpu.Call) {
+			twin(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		},
+	}
+}
+
+// Constants of linear_back_block.wgsl.
+const (
+	linearBackBlockWG     = 64
+	linearBackBlockTOKENS = 4
+	linearBackBlockNEAR   = 8
+)
+
+// Constants of linear_back_few.wgsl.
+const (
+	linearBackFewWG      = 256
+	linearBackFewCOLUMNS = 8
+)
+
+// Constants of linear_back_tile.wgsl.
+const (
+	linearBackTileWG    = 256
+	linearBackTileSIDE  = 128
+	linearBackTileDEEP  = 16
+	linearBackTileQUADS = 32
+	linearBackTileSTEPS = 4
+	linearBackTileSPACE = 512
+)
+
+// Constants of linear_back_tile64.wgsl.
+const (
+	linearBackTile64WG    = 256
+	linearBackTile64SIDE  = 64
+	linearBackTile64DEEP  = 32
+	linearBackTile64QUADS = 16
+	linearBackTile64STEPS = 8
+	linearBackTile64SPACE = 512
+)
+
 // Constants of linear_block.wgsl.
 const (
 	linearBlockWG     = 64
@@ -682,6 +1023,94 @@ const (
 	linearTile64QUADS = 16
 	linearTile64STEPS = 8
 	linearTile64SPACE = 512
+)
+
+// Constants of linear_weight_back.wgsl.
+const (
+	linearWeightBackWG = 64
+)
+
+// LinearWeightBackParams are the parameters of linear_weight_back.wgsl.
+type LinearWeightBackParams struct {
+	T      uint32 // tokens
+	K      uint32 // values of a token: columns of dw
+	F      uint32 // features: rows of dw
+	F0     uint32 // where the features begin in a row of dy
+	Stride uint32 // length of a row of dy
+	Bias   uint32 // 1: add to db
+}
+
+func (p LinearWeightBackParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.K)
+	put32(b[8:], p.F)
+	put32(b[12:], p.F0)
+	put32(b[16:], p.Stride)
+	put32(b[20:], p.Bias)
+	return b
+}
+
+func decodeLinearWeightBackParams(b []byte) LinearWeightBackParams {
+	return LinearWeightBackParams{
+		T:      get32(b[0:]),
+		K:      get32(b[4:]),
+		F:      get32(b[8:]),
+		F0:     get32(b[12:]),
+		Stride: get32(b[16:]),
+		Bias:   get32(b[20:]),
+	}
+}
+
+// linearWeightBackBuffers are the bindings of linear_weight_back.wgsl, as the twin sees them.
+type linearWeightBackBuffers struct {
+	Dy []float32 // (T,Stride), only columns F0 to F0+F are read
+	X  []float32 // (T,K)
+	Dw []float32 // (F,K)
+	Db []float32 // (F)
+}
+
+// linearWeightBackKernel is a kernel with the interface of linear_weight_back.wgsl and the given twin.
+func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBuffers)) gpu.Kernel {
+	return gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"dy", "x", "dw", "db"},
+		Twin: func(c gpu.Call) {
+			twin(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		},
+	}
+}
+
+// Constants of linear_weight_back_block.wgsl.
+const (
+	linearWeightBackBlockWG = 64
+)
+
+// Constants of linear_weight_back_few.wgsl.
+const (
+	linearWeightBackFewWG      = 256
+	linearWeightBackFewCOLUMNS = 8
+)
+
+// Constants of linear_weight_back_tile.wgsl.
+const (
+	linearWeightBackTileWG    = 256
+	linearWeightBackTileSIDE  = 128
+	linearWeightBackTileDEEP  = 16
+	linearWeightBackTileQUADS = 32
+	linearWeightBackTileSTEPS = 4
+	linearWeightBackTileSPACE = 512
+)
+
+// Constants of linear_weight_back_tile64.wgsl.
+const (
+	linearWeightBackTile64WG    = 256
+	linearWeightBackTile64SIDE  = 64
+	linearWeightBackTile64DEEP  = 32
+	linearWeightBackTile64QUADS = 16
+	linearWeightBackTile64STEPS = 8
+	linearWeightBackTile64SPACE = 512
 )
 
 // Constants of nll.wgsl.
