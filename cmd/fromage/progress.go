@@ -19,6 +19,7 @@ type progressLine struct {
 	interactive bool
 	began, last time.Time
 	drawn       bool
+	offset      int64 // of done, what was done before it began
 }
 
 // startProgress begins a line; endProgress takes it away.
@@ -67,7 +68,7 @@ func (p *progressLine) set(done, total int64) {
 
 // text is the line: done/total unit, rate, time left.
 func (p *progressLine) text(done, total int64, passed time.Duration) string {
-	rate := float64(done) / passed.Seconds()
+	rate := float64(done-p.offset) / passed.Seconds()
 	left := ""
 	if rate > 0 && total > done {
 		seconds := float64(total-done) / rate
