@@ -11,8 +11,7 @@ import (
 	"testing"
 
 	"fromage/bundle"
-	"fromage/compiler"
-	"fromage/gpu/cpu"
+	"fromage/internal/testmodel"
 	"fromage/runner"
 	"fromage/shaders"
 	"fromage/vision"
@@ -22,25 +21,7 @@ const golden = "../testdata/golden/"
 
 func tinyRunner(t *testing.T, dtype shaders.Format) *runner.Runner {
 	t.Helper()
-	const model = golden + "fromage/one-token/"
-	out := filepath.Join(t.TempDir(), "model.bundle")
-	err := compiler.Compile(context.Background(), compiler.Options{
-		OPT: model + "facebook/opt-tiny", CLIP: model + "openai/clip-tiny", Heads: model + "fromage_model_pretrained_ckpt.pth.tar", DType: dtype, Out: out,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := bundle.Open(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	r, err := runner.Load(context.Background(), cpu.New(), b, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
-	return r
+	return testmodel.Load(t, golden+"fromage/one-token", dtype)
 }
 
 // images are the names of pictures in a folder.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"fromage/runner"
 )
 
 // progressLine says how far an operation is: on a terminal one line that is drawn again at most ten times a second, elsewhere a line every five
@@ -18,8 +20,8 @@ type progressLine struct {
 	what, unit  string
 	interactive bool
 	began, last time.Time
+	from        int64 // what was done before it began
 	drawn       bool
-	offset      int64 // of done, what was done before it began
 }
 
 // startProgress begins a line; endProgress takes it away.
@@ -28,6 +30,18 @@ func (a *app) startProgress(what, unit string) *progressLine {
 	now := time.Now()
 	a.line = &progressLine{w: a.stderr, what: what, unit: unit, interactive: isTerminal(a.stderr), began: now, last: now}
 	return a.line
+}
+
+// watch shows an operation in several steps, which its progress names: a line for each. What a step's first word says is done was done before.
+func (a *app) watch(unit string) func(runner.Progress) {
+	what := ""
+	return func(p runner.Progress) {
+		if p.What != what {
+			what = p.What
+			a.startProgress(what, unit).from = p.Done
+		}
+		a.line.set(p.Done, p.Total)
+	}
 }
 
 // endProgress clears the line, if there is one.
@@ -68,7 +82,7 @@ func (p *progressLine) set(done, total int64) {
 
 // text is the line: done/total unit, rate, time left.
 func (p *progressLine) text(done, total int64, passed time.Duration) string {
-	rate := float64(done-p.offset) / passed.Seconds()
+	rate := float64(done-p.from) / passed.Seconds()
 	left := ""
 	if rate > 0 && total > done {
 		seconds := float64(total-done) / rate

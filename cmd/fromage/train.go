@@ -63,8 +63,8 @@ func (a *app) trainCommand() *cobra.Command {
 		Long: `Learn FROMAGe's maps, its logit scale and the row of [RET] on a frozen OPT and a frozen CLIP. The defaults are the paper's recipe. --data is the reference's
 format: a tab-separated file with a header line and the columns caption and image; --images is a folder or a .tar, .tar.gz of the pictures that it names.
 
-The run's folder gets args.json, metrics.jsonl, TensorBoard events, report.html, checkpoint.safetensors (the latest) and best.safetensors (highest mean of
-text→image and image→text R@1 on --val). Stop it with Ctrl-C, or otherwise: --resume DIR goes on, with the same result to the bit on the same device.
+The run's folder gets args.json, metrics.jsonl, TensorBoard events, report.html, checkpoint.safetensors (the latest) and best.safetensors (highest
+text→image R@1 on --val). Stop it with Ctrl-C, or otherwise: --resume DIR goes on, with the same result to the bit on the same device.
 Pictures go through CLIP once; their states are kept in a cache that all runs share. Pictures that cannot be read and captions that contain [RET] are
 left out, counted, and listed in skipped.json. fromage export makes heads or a bundle of the result.`,
 		Args: takes(0, 0),
@@ -425,7 +425,7 @@ func (t *training) batch(numbers []int) ([]trainer.Example, error) {
 func (t *training) progress(p trainer.Progress) {
 	if t.a.line == nil {
 		t.a.startProgress("", "steps")
-		t.a.line.offset = int64(p.Step - 1)
+		t.a.line.from = int64(p.Step - 1)
 	}
 	l := p.Losses
 	t.a.line.what = fmt.Sprintf("loss %.3f (captioning %.3f, retrieval %.3f, contrastive %.3f), %.3g examples/s",
