@@ -47,6 +47,7 @@ type trainArgs struct {
 	Val          string         `json:"val,omitempty"`
 	ValImages    string         `json:"val-images,omitempty"`
 	ValLimit     int            `json:"val-limit,omitempty"`
+	ValBLEU      bool           `json:"val-bleu,omitempty"`
 	Cache        string         `json:"feature-cache,omitempty"`
 	Memory       string         `json:"memory,omitempty"`
 	FromHeads    bool           `json:"from-heads,omitempty"`
@@ -105,6 +106,7 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 	flags.StringVar(&t.Val, "val", "", "the validation captions, a `FILE.tsv`")
 	flags.StringVar(&t.ValImages, "val-images", "", "the `FOLDER` or tar of the validation pictures (default: that of --images)")
 	flags.IntVar(&t.ValLimit, "val-limit", 0, "how many validation examples to measure; 0 is all")
+	flags.BoolVar(&t.ValBLEU, "val-bleu", false, "generate a caption for every validation picture and tell BLEU, which takes most of the time of an evaluation")
 	flags.StringVar(&t.Cache, "feature-cache", "", "where CLIP's states of pictures are kept, a `FOLDER` (default: in the user's cache)")
 	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GB); longer batches are computed in parts, with the same result")
 	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR` or publish them to this server")
@@ -283,6 +285,7 @@ type training struct {
 	features *dataset.Features
 	run      *trainer.Run
 	began    time.Time
+	first    int // steps done before
 }
 
 func (a *app) train(ctx context.Context, args trainArgs, dir string) error {
@@ -323,7 +326,7 @@ func (t *training) data(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.features, err = t.embed(ctx, all, t.args.Images); err != nil {
+	if t.features, _, err = t.embed(ctx, all, t.args.Images); err != nil {
 		return err
 	}
 	left := skipped{Pictures: []skippedPicture{}, Captions: []string{}}
@@ -349,30 +352,23 @@ func (t *training) data(ctx context.Context) error {
 }
 
 // embed computes or finds CLIP's states of the examples' pictures.
-func (t *training) embed(ctx context.Context, examples []dataset.Example, images string) (*dataset.Features, error) {
-	var line *progressLine
-	progress := func(p runner.Progress) {
-		if line == nil || line.what != p.What {
-			line = t.a.startProgress(p.What, "pictures")
-		}
-		line.set(p.Done, p.Total)
-	}
+func (t *training) embed(ctx context.Context, examples []dataset.Example, images string) (*dataset.Features, *dataset.Pictures, error) {
 	defer t.a.endProgress()
-	pictures, err := dataset.OpenPictures(ctx, images, progress)
+	pictures, err := dataset.OpenPictures(ctx, images, t.a.watch("B"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t.a.atEnd(pictures.Close)
 	names := make([]string, len(examples))
 	for i, e := range examples {
 		names[i] = e.Image
 	}
-	f, err := dataset.Embed(ctx, t.r, names, pictures, dataset.FeatureOptions{Cache: t.args.Cache, Progress: progress})
+	f, err := dataset.Embed(ctx, t.r, names, pictures, dataset.FeatureOptions{Cache: t.args.Cache, Progress: t.a.watch("pictures")})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t.a.atEnd(f.Close)
-	return f, nil
+	return f, pictures, nil
 }
 
 // ready makes the trainer and puts the run where it left off.
@@ -429,7 +425,7 @@ func (t *training) progress(p trainer.Progress) {
 	}
 	l := p.Losses
 	t.a.line.what = fmt.Sprintf("loss %.3f (captioning %.3f, retrieval %.3f, contrastive %.3f), %.3g examples/s",
-		l.Total, l.CaptioningCE, l.RetrievalCE, (l.CaptionLoss+l.ImageLoss)/2, float64(p.Step)*float64(t.args.BatchSize)/max(time.Since(t.began).Seconds(), 1e-9))
+		l.Total, l.CaptioningCE, l.RetrievalCE, (l.CaptionLoss+l.ImageLoss)/2, float64(p.Step-t.first)*float64(t.args.BatchSize)/max(time.Since(t.began).Seconds(), 1e-9))
 	t.a.line.set(int64(p.Step), int64(p.Steps))
 }
 
@@ -444,7 +440,10 @@ func (t *training) loop(ctx context.Context) error {
 	if err := t.r.HeadsChanged(); err != nil {
 		return err
 	}
-	t.began = time.Now()
+	if err := t.measure(ctx, step); err != nil {
+		return err
+	}
+	t.began, t.first = time.Now(), step
 	err = t.run.Loop(ctx)
 	t.a.endProgress()
 	if errors.Is(err, context.Canceled) {
