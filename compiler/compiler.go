@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fromage/bundle"
+	"fromage/model"
 	"fromage/shaders"
 )
 
@@ -24,6 +25,9 @@ type Options struct {
 	Text          bool
 	TextTokenizer string
 	Heads         string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar or model.safetensors, or one file of these kinds
+
+	// NewHeads, in place of Heads, are heads yet to be trained: zeros, but for the rows of the added tokens, which are what OPT's table has there.
+	NewHeads *model.Heads
 
 	DType shaders.Format // of the weight matrices, where a row of them fits the format
 	Out   string         // path of the bundle; CompileTo does not look at it

@@ -79,7 +79,7 @@ func (in *inventory) open(o Options) error {
 	if o.Text && o.CLIP == "" {
 		return errors.New("want a CLIP checkpoint for its text tower")
 	}
-	if o.OPT == "" && o.CLIP == "" || o.Heads != "" && (o.OPT == "" || o.CLIP == "") {
+	if heads := o.Heads != "" || o.NewHeads != nil; o.OPT == "" && o.CLIP == "" || heads && (o.OPT == "" || o.CLIP == "") {
 		return errors.New("want an OPT or a CLIP checkpoint, and both where there are heads")
 	}
 	steps := []struct {
@@ -98,8 +98,11 @@ func (in *inventory) open(o Options) error {
 			names = append(names, filepath.Base(abs))
 		}
 	}
+	if o.NewHeads != nil {
+		in.newHeads(o.NewHeads)
+	}
 	in.name = strings.Join(names, " + ")
-	if err := in.openTokenizer(o.OPT); err != nil {
+	if err := in.openTokenizer(o.OPT, o.NewHeads != nil); err != nil {
 		return err
 	}
 	if o.Text {
@@ -287,8 +290,8 @@ func (in *inventory) checkLayers(prefix string, layers int, config string) error
 	return nil
 }
 
-// openTokenizer reads OPT's tokenizer, adds FROMAGe's tokens where there are heads, and takes the vocabulary from it.
-func (in *inventory) openTokenizer(dir string) error {
+// openTokenizer reads OPT's tokenizer, adds FROMAGe's tokens where there are heads, and takes the vocabulary from it. Fresh heads have no row for [RET].
+func (in *inventory) openTokenizer(dir string, fresh bool) error {
 	if in.config.OPT == nil || !hasTokenizer(dir) {
 		if in.config.Heads != nil {
 			return fmt.Errorf("%s: want tokenizer.json, or vocab.json and merges.txt, where there are heads", dir)
@@ -308,7 +311,10 @@ func (in *inventory) openTokenizer(dir string) error {
 		if int(image) != t.Len()-2 || int(ret) != t.Len()-1 {
 			return fmt.Errorf("%s: want %s and %s as the last of %d tokens, have them at %d and %d", dir, imageToken, retToken, t.Len(), image, ret)
 		}
-		in.imageRow()
+		in.addedRow(model.ImageTokenRow, int(image))
+		if fresh {
+			in.addedRow(model.RETRow, int(ret))
+		}
 	}
 	in.files[bundle.FileTokenizer], err = t.MarshalBinary()
 	return err
@@ -355,21 +361,21 @@ func hasTokenizer(dir string) bool {
 	return exists(filepath.Join(dir, "tokenizer.json")) || exists(filepath.Join(dir, "vocab.json"))
 }
 
-// imageRow gives model.ImageTokenRow a source where the heads have none: the row that OPT's table has at that number, which the reference keeps when it
-// resizes the table, else the mean of all rows, from which a new row would be drawn.
-func (in *inventory) imageRow() {
+// addedRow gives the row of an added token a source where the heads have none: the row that OPT's table has at that number, which the reference keeps when
+// it resizes the table, else the mean of all rows, from which a new row would be drawn.
+func (in *inventory) addedRow(name string, at int) {
 	table, ok := in.tensors[embedTokens]
-	if _, own := in.tensors[model.ImageTokenRow]; own || !ok {
+	if _, own := in.tensors[name]; own || !ok {
 		return
 	}
 	rows, width := table.rows()
 	row := tensor{name: table.name, file: table.file, shape: []int{1, width}}
-	if at := in.config.Vocabulary - 2; at < rows {
+	if at < rows {
 		row.read = func(_, n int, dst []float32) error { return table.read(at, n, dst) }
 	} else {
 		row.read = func(_, _ int, dst []float32) error { return table.mean(dst) }
 	}
-	in.tensors[model.ImageTokenRow] = row
+	in.tensors[name] = row
 }
 
 // mean writes the mean of all rows to dst.

@@ -82,6 +82,9 @@ func (in *inventory) settings() bundle.Settings {
 	if h := in.config.Heads; h != nil {
 		s.Vocabulary, s.VisualTokens, s.SharedDim = in.config.Vocabulary, h.VisualTokens, h.SharedDim
 		s.RET, s.ImageToken = s.Vocabulary-1, s.Vocabulary-2
+		if !slices.Equal(h.TextLayers, []int{-1}) {
+			s.TextLayers = h.TextLayers
+		}
 	}
 	return s
 }

@@ -151,6 +151,39 @@ func (m *Machine) ReadWeight(name string) ([]float32, error) {
 	return x, m.Dev.Read(m.Weights[name][0].Values, 0, Bytes(x))
 }
 
+// EachRow calls f with every row of a matrix, decoded from how it is stored, in order. The row is f's for the time of the call.
+func (m *Machine) EachRow(ctx context.Context, name string, f func(row []float32)) error {
+	spec, err := m.Manifest.Model.Weight(name)
+	if err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	l := m.Layouts[name]
+	row := make([]float32, spec.Cols)
+	width, scaleWidth := l.Format.RowBytes(spec.Cols), l.Format.ScaleBytes(spec.Cols)
+	for i, rows := range l.Shards {
+		for at, n := 0, max(1, 1<<22/width)/4*4+4; at < rows; at += n {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n := min(n, rows-at)
+			values, scales := make([]byte, (n*width+3)/4*4), make([]byte, (n*scaleWidth+3)/4*4)
+			if err := m.Dev.Read(m.Weights[name][i].Values, at*width, values); err != nil {
+				return err
+			}
+			if scaleWidth > 0 {
+				if err := m.Dev.Read(m.Weights[name][i].Scales, at*scaleWidth, scales); err != nil {
+					return err
+				}
+			}
+			for r := range n {
+				l.Format.DecodeRow(values[r*width:(r+1)*width], scales[r*scaleWidth:(r+1)*scaleWidth], row)
+				f(row)
+			}
+		}
+	}
+	return nil
+}
+
 // Free gives buffers back; a device that is lost has none to give.
 func (m *Machine) Free(buffers map[string]gpu.Buffer) {
 	for _, b := range buffers {
@@ -179,8 +212,8 @@ func (m *Machine) Close() {
 // Buffer returns the buffer of an input or output, 0 where the program has none of that name or did not run yet.
 func (r *Program) Buffer(name string) gpu.Buffer { return r.named[name] }
 
-// fits returns an error where a run of these sizes needs a buffer beyond the device's limit.
-func (r *Program) fits(dims plan.Dims) error {
+// Needs returns the bytes of the largest buffer that runs of dims need, and of all of them.
+func (r *Program) Needs(dims plan.Dims) (largest, total int) {
 	_, sizes := r.p.Slots(dims)
 	for _, v := range r.p.Values {
 		if v.Kind == plan.Input || v.Kind == plan.Output {
@@ -188,12 +221,35 @@ func (r *Program) fits(dims plan.Dims) error {
 		}
 	}
 	for _, size := range sizes {
-		if size > r.m.Info.Limits.MaxBinding {
-			return fmt.Errorf("machine: program %s: a run of %d tokens and %d rows needs a buffer of %d bytes, the device allows %d",
-				r.p.Name, dims[plan.Tokens], dims[plan.Rows], size, r.m.Info.Limits.MaxBinding)
-		}
+		largest, total = max(largest, size), total+size
+	}
+	return largest, total
+}
+
+// fits returns an error where a run of these sizes needs a buffer beyond the device's limit.
+func (r *Program) fits(dims plan.Dims) error {
+	if size, _ := r.Needs(dims); size > r.m.Info.Limits.MaxBinding {
+		return fmt.Errorf("machine: program %s: a run of %d tokens and %d rows needs a buffer of %d bytes, the device allows %d",
+			r.p.Name, dims[plan.Tokens], dims[plan.Rows], size, r.m.Info.Limits.MaxBinding)
 	}
 	return nil
+}
+
+// Reserve makes room for runs of up to dims and no more: for a caller that knows the sizes of what is to come, or writes buffers before the first run.
+func (r *Program) Reserve(dims plan.Dims) error {
+	enough := r.named != nil
+	for i, n := range dims {
+		enough = enough && n <= r.max[i]
+		dims[i] = max(n, r.max[i])
+	}
+	if enough {
+		return nil
+	}
+	if err := r.fits(dims); err != nil {
+		return err
+	}
+	r.release()
+	return r.allocate(dims)
 }
 
 // grow makes room for runs of dims. Sizes are rounded up to powers of two where the device allows, so that a conversation grows few times.
@@ -323,6 +379,17 @@ func (r *Program) bind(ref plan.Ref) (gpu.Buffer, error) {
 	return w.Values, nil
 }
 
+// Write writes an input before a run; there must be room for it.
+func (r *Program) Write(name string, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if err := r.m.Dev.Write(r.named[name], 0, data); err != nil {
+		return fmt.Errorf("machine: program %s: input %s: %w", r.p.Name, name, err)
+	}
+	return nil
+}
+
 // Run writes the inputs and submits the program for these sizes.
 func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 	run, err := r.prepare(dims)
@@ -330,11 +397,8 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 		return err
 	}
 	for name, data := range inputs {
-		if len(data) == 0 {
-			continue
-		}
-		if err := r.m.Dev.Write(r.named[name], 0, data); err != nil {
-			return fmt.Errorf("machine: program %s: input %s: %w", r.p.Name, name, err)
+		if err := r.Write(name, data); err != nil {
+			return err
 		}
 	}
 	if err := r.m.Dev.Submit(&run.list); err != nil {

@@ -128,8 +128,13 @@ func (c *kvCache) relayout(short []*Sequence) error {
 		return err
 	}
 	c.m.Forget()
-	c.m.Free(c.m.States)
-	c.m.States, c.capacity, c.sequences = fresh, total, all
+	for name, b := range fresh {
+		if old, ok := c.m.States[name]; ok {
+			_ = c.m.Dev.Free(old)
+		}
+		c.m.States[name] = b
+	}
+	c.capacity, c.sequences = total, all
 	for i, s := range all {
 		s.first, s.rows = first[i], rows[i]
 	}

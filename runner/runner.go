@@ -60,6 +60,9 @@ func (r *Runner) Scale() float32 { return r.scale }
 // Device returns what the model runs on.
 func (r *Runner) Device() gpu.Device { return r.m.Dev }
 
+// Machine returns what holds the model on its device, for training: a caller that changes heads there tells the runner by HeadsChanged.
+func (r *Runner) Machine() *machine.Machine { return r.m }
+
 // Dispatches returns how many kernel dispatches one decoded token takes.
 func (r *Runner) Dispatches() (int, error) {
 	p, err := r.m.Manifest.Model.Program("lm")

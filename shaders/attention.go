@@ -16,9 +16,7 @@ const attentionMaxDh = 4 * attentionQUADS
 // → y (T,Heads·Dh) f32. Token t attends to the count rows of kv from first on, both from the token table (causal: count = position+1; all:
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
 func Attention(info gpu.Info, p AttentionParams) Dispatch {
-	if p.Dh > attentionMaxDh {
-		panic(fmt.Sprintf("shaders: attention: want heads of at most %d columns, have %d", attentionMaxDh, p.Dh))
-	}
+	checkHead("attention", p.Dh)
 	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
 	if (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0 {
 		v.imports["rows"] = "rows_vec4"
@@ -29,6 +27,12 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 		groups = ceil(groups, attentionSoftwareWG)
 	}
 	return Dispatch{kernel(v, attentionKernel(attentionTwin)), p.encode(), grid(groups)}
+}
+
+func checkHead(kernel string, Dh uint32) {
+	if Dh > attentionMaxDh {
+		panic(fmt.Sprintf("shaders: %s: want heads of at most %d columns, have %d", kernel, attentionMaxDh, Dh))
+	}
 }
 
 func attentionTwin(p AttentionParams, b attentionBuffers) {
