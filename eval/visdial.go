@@ -136,8 +136,8 @@ func (d *VisDial) readDense(file string, total int) error {
 	return nil
 }
 
-// Picture is the name, without extension, that the picture of a dialogue has in Visual Dialog's archives.
-func (d *VisDial) Picture(x Dialog) string { return "VisualDialog_" + d.Split + "_" + x.Image }
+// Picture is the name, without extension, that the picture of a number has in Visual Dialog's archives.
+func (d *VisDial) Picture(id string) string { return "VisualDialog_" + d.Split + "_" + id }
 
 // AnswerScores tell how well candidate answers are ranked, each by its summed loss. NDCG is at the round that the dense annotation is of; NDCGPublished is
 // where the reference's script looks, one round later, which the published number is of.

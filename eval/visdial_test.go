@@ -372,7 +372,7 @@ func TestReadVisDial(t *testing.T) {
 	dense := jsonFile(t, []any{annotation(185565, 2, 0.5, 1), annotation(3, 1, 0, 1)})
 	got, err := ReadVisDial(good, dense, 1)
 	want := &VisDial{"val2018", []Dialog{{"000000185565", []Round{{"is it", "yes", []string{"no", "yes"}, 1}, {"is it", "yes", []string{"no", "yes"}, 0}}, 2, []float64{0.5, 1}}}}
-	if err != nil || !reflect.DeepEqual(got, want) || got.Picture(got.Dialogs[0]) != "VisualDialog_val2018_000000185565" {
+	if err != nil || !reflect.DeepEqual(got, want) || got.Picture(got.Dialogs[0].Image) != "VisualDialog_val2018_000000185565" {
 		t.Errorf("ReadVisDial = %+v, %v, want %+v", got, err, want)
 	}
 	for _, c := range []struct{ file, dense, want string }{
