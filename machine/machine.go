@@ -9,6 +9,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"fromage/bundle"
@@ -26,7 +27,16 @@ type Machine struct {
 	Weights  map[string][]Shard    // by tensor, in the order of its rows
 	States   map[string]gpu.Buffer // what outlives a run; the caller makes them, and calls Forget when it makes them anew
 	None     gpu.Buffer            // what a kernel gets for a binding it does not look at
+	Watch    *Watch                // where set, runs are timed
 	programs map[string]*Program
+}
+
+// Watch hears how long runs take. While a machine has one, a run is submitted in parts, each of them waited for: slower, with the same result.
+type Watch struct {
+	// Part names the part of a program that an operation belongs to; a part is timed as one wherever its operations follow one another.
+	Part func(p *plan.Program, op int) string
+	// Took is told of each part, and of the operations in it, after it was waited for.
+	Took func(p *plan.Program, part string, ops []int, dims plan.Dims, took time.Duration)
 }
 
 // Shard is the buffers of some rows of a tensor.
@@ -226,6 +236,15 @@ func (r *Program) Needs(dims plan.Dims) (largest, total int) {
 	return largest, total
 }
 
+// Held returns the bytes of the program's buffers on the device.
+func (r *Program) Held() int {
+	if r.named == nil {
+		return 0
+	}
+	_, total := r.Needs(r.max)
+	return total
+}
+
 // fits returns an error where a run of these sizes needs a buffer beyond the device's limit.
 func (r *Program) fits(dims plan.Dims) error {
 	if size, _ := r.Needs(dims); size > r.m.Info.Limits.MaxBinding {
@@ -335,24 +354,32 @@ func (r *Program) prepare(dims plan.Dims) (*run, error) {
 		return nil, err
 	}
 	l := &run{steps: steps}
-	for _, s := range steps {
-		p, err := r.m.Dev.Compile(s.Dispatch.Kernel)
-		if err != nil {
-			return nil, fmt.Errorf("machine: program %s: %w", r.p.Name, err)
-		}
-		buffers := make([]gpu.Buffer, len(s.Buffers))
-		for i, ref := range s.Buffers {
-			if buffers[i], err = r.bind(ref); err != nil {
-				return nil, err
-			}
-		}
-		l.list.Dispatch(p, s.Dispatch.Groups, s.Dispatch.Params, buffers...)
+	if err := r.commands(&l.list, steps); err != nil {
+		return nil, err
 	}
 	if len(r.lists) >= maxLists {
 		clear(r.lists)
 	}
 	r.lists[dims] = l
 	return l, nil
+}
+
+// commands adds the dispatches of steps to a list.
+func (r *Program) commands(list *gpu.List, steps []plan.Step) error {
+	for _, s := range steps {
+		p, err := r.m.Dev.Compile(s.Dispatch.Kernel)
+		if err != nil {
+			return fmt.Errorf("machine: program %s: %w", r.p.Name, err)
+		}
+		buffers := make([]gpu.Buffer, len(s.Buffers))
+		for i, ref := range s.Buffers {
+			if buffers[i], err = r.bind(ref); err != nil {
+				return err
+			}
+		}
+		list.Dispatch(p, s.Dispatch.Groups, s.Dispatch.Params, buffers...)
+	}
+	return nil
 }
 
 func (r *Program) bind(ref plan.Ref) (gpu.Buffer, error) {
@@ -401,8 +428,44 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 			return err
 		}
 	}
-	if err := r.m.Dev.Submit(&run.list); err != nil {
+	if r.m.Watch != nil {
+		err = r.watched(run.steps, dims)
+	} else {
+		err = r.m.Dev.Submit(&run.list)
+	}
+	if err != nil {
 		return fmt.Errorf("machine: program %s: %w", r.p.Name, err)
+	}
+	return nil
+}
+
+// watched runs the steps part by part.
+func (r *Program) watched(steps []plan.Step, dims plan.Dims) error {
+	w := r.m.Watch
+	if err := r.m.Dev.Wait(); err != nil {
+		return err
+	}
+	for len(steps) > 0 {
+		part, n := w.Part(r.p, steps[0].Op), 0
+		var ops []int
+		for ; n < len(steps) && w.Part(r.p, steps[n].Op) == part; n++ {
+			if op := steps[n].Op; len(ops) == 0 || ops[len(ops)-1] != op {
+				ops = append(ops, op)
+			}
+		}
+		var list gpu.List
+		if err := r.commands(&list, steps[:n]); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := r.m.Dev.Submit(&list); err != nil {
+			return err
+		}
+		if err := r.m.Dev.Wait(); err != nil {
+			return err
+		}
+		w.Took(r.p, part, ops, dims, time.Since(began))
+		steps = steps[n:]
 	}
 	return nil
 }

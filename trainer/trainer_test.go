@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"fromage/bundle"
 	"fromage/compiler"
@@ -133,6 +134,66 @@ func TestParts(t *testing.T) {
 			l.most, l.c.Memory = 1<<20, DefaultMemory
 		}
 	})
+}
+
+// TestWatch: a step that is watched has the bits of one that is not, in one run or many, and all of its parts are told.
+func TestWatch(t *testing.T) {
+	b := compiled(t, compiler.Options{})
+	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+		l, r := learner(t, dev, b, DefaultConfig())
+		examples := made(r.Settings(), 5, 2)
+		for _, most := range []int{l.most, 30} {
+			l.most = most
+			var states [2]*State
+			for i := range states {
+				if err := r.SetHeads(startHeads(t, r)); err != nil {
+					t.Fatal(err)
+				}
+				flops := map[string]float64{}
+				if i == 1 {
+					l.Watch(func(part string, f float64, _ time.Duration) { flops[part] += f })
+				}
+				if _, err := l.Accumulate(context.Background(), examples, true); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := l.Update(1e-3); err != nil {
+					t.Fatal(err)
+				}
+				l.Watch(nil)
+				var err error
+				if states[i], err = l.Snapshot(); err != nil {
+					t.Fatal(err)
+				}
+				if i == 1 && !slices.Equal(slices.Sorted(maps.Keys(flops)), slices.Sorted(slices.Values(Parts))) {
+					t.Errorf("up to %d tokens a run: parts %v, want %v", most, flops, Parts)
+				}
+				if err := l.Restore(&State{Weights: states[i].Weights, M: zeros(states[i].M), V: zeros(states[i].V)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !reflect.DeepEqual(states[0], states[1]) {
+				t.Errorf("up to %d tokens a run: a watched step has other parameters", most)
+			}
+		}
+	})
+}
+
+// startHeads are untrained heads.
+func startHeads(t *testing.T, r *runner.Runner) map[string][]float32 {
+	t.Helper()
+	heads, err := Initial(context.Background(), r.Machine(), 1, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return heads
+}
+
+func zeros(like map[string][]float32) map[string][]float32 {
+	out := map[string][]float32{}
+	for name, x := range like {
+		out[name] = make([]float32, len(x))
+	}
+	return out
 }
 
 // TestAccumulation: two batches of an accumulation sum their gradients, each halved.
