@@ -66,7 +66,7 @@ func (r Recipe) Check() error {
 		{"epochs", float64(r.Epochs), r.Epochs > 0, "at least 1"},
 		{"steps-per-epoch", float64(r.StepsPerEpoch), r.StepsPerEpoch > 0, "at least 1"},
 		{"batch-size", float64(r.BatchSize), r.BatchSize > 1 && r.BatchSize <= 1<<16, "2 to 65536"},
-		{"lr", r.LR, r.LR > 0 && r.LR < 1e3, "a number above 0"},
+		{"lr", r.LR, r.LR > 0 && r.LR < 1e3, "above 0, below 1000"},
 		{"lr-warmup-steps", float64(r.WarmupSteps), r.WarmupSteps >= 0, "0 or more"},
 		{"lr-schedule-step-size", float64(r.ScheduleStepSize), r.ScheduleStepSize > 0, "at least 1"},
 		{"lr-schedule-gamma", r.ScheduleGamma, r.ScheduleGamma > 0 && r.ScheduleGamma <= 1, "above 0, up to 1"},
@@ -75,8 +75,8 @@ func (r Recipe) Check() error {
 		{"beta1", r.Beta1, r.Beta1 >= 0 && r.Beta1 < 1, "0 or more, below 1"},
 		{"beta2", r.Beta2, r.Beta2 >= 0 && r.Beta2 < 1, "0 or more, below 1"},
 		{"weight-decay", r.WeightDecay, r.WeightDecay >= 0 && r.WeightDecay < 1, "0 or more, below 1"},
-		{"cap-loss-scale", r.CapLossScale, r.CapLossScale >= 0 && r.CapLossScale < 1e6, "0 or more"},
-		{"ret-loss-scale", r.RetLossScale, r.RetLossScale >= 0 && r.RetLossScale < 1e6, "0 or more"},
+		{"cap-loss-scale", r.CapLossScale, r.CapLossScale >= 0 && r.CapLossScale < 1e6, "0 or more, below 1e6"},
+		{"ret-loss-scale", r.RetLossScale, r.RetLossScale >= 0 && r.RetLossScale < 1e6, "0 or more, below 1e6"},
 		{"concat-captions-prob", r.ConcatProb, r.ConcatProb >= 0 && r.ConcatProb <= 1, "0 to 1"},
 		{"max-len", float64(r.MaxLen), r.MaxLen >= 3, "at least 3"},
 		{"print-freq", float64(r.PrintFreq), r.PrintFreq > 0, "at least 1"},
@@ -145,6 +145,7 @@ type Run struct {
 // Progress is how far a run is.
 type Progress struct {
 	Step, Steps int
+	Examples    int // of the step
 	Losses      *Losses
 	Rate        float64 // of learning
 }
@@ -289,41 +290,45 @@ func (r *Run) one(ctx context.Context, sampler *Sampler, schedule Schedule) erro
 	if err != nil {
 		return fmt.Errorf("trainer: step %d: %w", r.step+1, err)
 	}
+	rate, norm := schedule.At(r.step), math.NaN()
 	losses, err := r.Trainer.Accumulate(ctx, examples, concat)
-	if err != nil && losses != nil {
-		return r.failed(err, numbers)
+	next := r.step + 1
+	update := next%r.Recipe.Accumulation == 0 || next%r.Recipe.StepsPerEpoch == 0
+	if err == nil && update {
+		norm, err = r.Trainer.Update(rate)
+	}
+	if errors.Is(err, ErrNotFinite) {
+		return r.failed(next, err, numbers)
 	}
 	if err != nil {
 		return err
 	}
-	rate, norm := schedule.At(r.step), math.NaN()
-	if r.step++; r.step%r.Recipe.Accumulation == 0 || r.step%r.Recipe.StepsPerEpoch == 0 {
-		if norm, err = r.Trainer.Update(rate); err != nil && !math.IsNaN(norm) || math.IsInf(norm, 0) {
-			return r.failed(err, numbers)
-		}
-		if err != nil {
-			return err
-		}
-		r.kept = r.step
+	if r.step = next; update {
+		r.kept = next
 	}
 	if r.Progress != nil {
-		r.Progress(Progress{r.step, r.Recipe.Steps(), losses, rate})
+		r.Progress(Progress{r.step, r.Recipe.Steps(), len(examples), losses, rate})
 	}
 	return r.tell(losses, rate, norm, len(examples))
 }
 
 // failed tells of a step that made no number.
-func (r *Run) failed(err error, numbers []int) error {
+func (r *Run) failed(step int, err error, numbers []int) error {
 	var names []string
 	for _, n := range numbers {
 		names = append(names, r.Name(n))
 	}
 	path := filepath.Join(r.Dir, FailedFile)
-	data, _ := json.MarshalIndent(map[string]any{"step": r.step + 1, "error": err.Error(), "examples": names}, "", "  ")
+	data, _ := json.MarshalIndent(map[string]any{"step": step, "error": err.Error(), "examples": names}, "", "  ")
 	if e := os.WriteFile(path, data, 0o644); e != nil {
 		path = e.Error()
 	}
-	return fmt.Errorf("%w at step %d; its %d examples are in %s; the last good checkpoint is %s", err, r.step+1, len(numbers), path, filepath.Join(r.Dir, CheckpointFile))
+	return r.diverged(step, err, path+" lists its examples")
+}
+
+func (r *Run) diverged(step int, err error, more string) error {
+	return fmt.Errorf("step %d: %w; %s; the last good checkpoint is %s; a lower --lr or a longer --lr-warmup-steps may help",
+		step, err, more, filepath.Join(r.Dir, CheckpointFile))
 }
 
 // tell adds a step to the running means, and writes a row of them when it is time.
@@ -372,6 +377,11 @@ func (r *Run) evaluate(ctx context.Context) error {
 	scalars, score, err := r.Evaluate(ctx, r.step)
 	if err != nil {
 		return err
+	}
+	for name, x := range scalars {
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return r.diverged(r.step, fmt.Errorf("%w: %s %g", ErrNotFinite, name, x), "it was measured after the step")
+		}
 	}
 	if err := r.write(Metrics{r.step, maps.Clone(scalars)}); err != nil {
 		return err

@@ -4,8 +4,10 @@ package trainer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"fromage/gpu"
 	"fromage/machine"
@@ -27,6 +29,9 @@ type Losses struct {
 	I2T5         float64 `json:"i2t_top5_acc"`
 }
 
+// ErrNotFinite says that a loss or gradient is no number: training cannot go on, and beginning again from a checkpoint would end there again.
+var ErrNotFinite = errors.New("trainer: not a finite number")
+
 // Accumulate computes the losses of a batch and adds their gradients, over Config.Accumulation, to those of earlier batches. concat makes captioning
 // sequences of two examples each. A loss that is not finite is an error. The gradients do not depend on how many runs the batch takes.
 func (t *Trainer) Accumulate(ctx context.Context, examples []Example, concat bool) (*Losses, error) {
@@ -40,8 +45,13 @@ func (t *Trainer) Accumulate(ctx context.Context, examples []Example, concat boo
 	if len(examples) == 0 {
 		return nil, fmt.Errorf("trainer: want at least one example in a batch, have none")
 	}
-	captions := pack(captioning(examples, b.k, s.Vocabulary, concat), s.Vocabulary, t.most)
-	texts := pack(retrieval(examples), s.Vocabulary, t.most)
+	sequences := [][]sequence{captioning(examples, b.k, s.Vocabulary, concat), retrieval(examples)}
+	for _, q := range slices.Concat(sequences...) {
+		if len(q.ids) > s.MaxPositions {
+			return nil, fmt.Errorf("trainer: example %d: want sequences of at most %d tokens, have %d", q.first, s.MaxPositions, len(q.ids))
+		}
+	}
+	captions, texts := pack(sequences[0], s.Vocabulary, t.most), pack(sequences[1], s.Vocabulary, t.most)
 	for _, part := range []func() error{
 		func() error { return t.reserve(captions, texts) },
 		b.maps,
@@ -56,8 +66,8 @@ func (t *Trainer) Accumulate(ctx context.Context, examples []Example, concat boo
 	l := b.losses
 	l.Total = t.c.CapLossScale*l.CaptioningCE + t.c.RetLossScale*(l.RetrievalCE+(l.CaptionLoss+l.ImageLoss)/2)
 	if math.IsNaN(l.Total) || math.IsInf(l.Total, 0) {
-		return l, fmt.Errorf("trainer: update %d: the loss is %g (captioning %g, retrieval %g, contrastive %g and %g)",
-			t.updates+1, l.Total, l.CaptioningCE, l.RetrievalCE, l.CaptionLoss, l.ImageLoss)
+		return nil, fmt.Errorf("%w: loss %.4g (captioning %.4g, retrieval %.4g, contrastive %.4g and %.4g)",
+			ErrNotFinite, l.Total, l.CaptioningCE, l.RetrievalCE, l.CaptionLoss, l.ImageLoss)
 	}
 	return l, nil
 }

@@ -260,7 +260,7 @@ func (t *Trainer) update(rate float64) (norm float64, err error) {
 		return 0, err
 	}
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return norm, fmt.Errorf("trainer: update %d: the norm of the gradients is %g", t.updates+1, norm)
+		return norm, fmt.Errorf("%w: norm of the gradients %g", ErrNotFinite, norm)
 	}
 	list.Reset()
 	t.updates++

@@ -508,7 +508,7 @@ func TestNaN(t *testing.T) {
 	}
 }
 
-// TestDamage: a checkpoint with any byte changed is refused.
+// TestDamage: a checkpoint with any byte changed, or cut anywhere, is refused.
 func TestDamage(t *testing.T) {
 	s := &State{Updates: 3, Weights: map[string][]float32{"a": {1, 2}, "b": {3}}, M: map[string][]float32{"a": {4, 5}, "b": {6}}, V: map[string][]float32{"a": {7, 8}, "b": {9}}}
 	path := filepath.Join(t.TempDir(), "c")
@@ -523,14 +523,20 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := len(data) - 36; i < len(data); i++ {
+	for i := range data {
 		bad := slices.Clone(data)
 		bad[i] ^= 1
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := ReadState(path); err == nil || !strings.Contains(err.Error(), "damaged") {
-			t.Fatalf("byte %d changed: ReadState = %v, want an error", i, err)
+		if _, _, err := ReadState(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Fatalf("byte %d changed, %q to %q: ReadState = %v, want an error that names the file", i, data[i], bad[i], err)
+		}
+		if err := os.WriteFile(path, data[:i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ReadState(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Fatalf("the first %d bytes: ReadState = %v, want an error that names the file", i, err)
 		}
 	}
 }

@@ -56,6 +56,11 @@ func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer release()
 	// A second Ctrl-C ends the program at once, should the first not be heard.
 	context.AfterFunc(ctx, release)
+	return runMain(ctx, release, args, stdin, stdout, stderr)
+}
+
+// runMain is doMain until ctx ends; release gives Ctrl-C back to the system.
+func runMain(ctx context.Context, release context.CancelFunc, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out := &output{Writer: stdout}
 	a := &app{stdin: stdin, stdout: out, stderr: stderr, log: slog.New(slog.DiscardHandler), release: release}
 	defer a.close()

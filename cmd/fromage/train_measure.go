@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"fromage/dataset"
@@ -56,13 +54,10 @@ func (t *training) measure(ctx context.Context, step int) error {
 	if t.args.Val == "" {
 		return nil
 	}
-	if m.examples, err = readExamples(t.args.Val, t.args.ValLimit); err != nil {
+	if m.features, m.pictures, err = t.embed(ctx, t.val, t.args.ValImages); err != nil {
 		return err
 	}
-	if m.features, m.pictures, err = t.embed(ctx, m.examples, t.args.ValImages); err != nil {
-		return err
-	}
-	if m.examples = m.features.Usable(m.examples); len(m.examples) < 2 {
+	if m.examples = m.features.Usable(t.val); len(m.examples) < 2 {
 		return fmt.Errorf("%s: want at least 2 examples whose pictures can be read, have %d of them", t.args.Val, len(m.examples))
 	}
 	t.run.Evaluate = m.evaluate
@@ -176,9 +171,6 @@ func (m *measuring) facts() []report.Fact {
 // publish hands on the heads of an evaluation: into a folder as heads.safetensors, replaced whole, and one file for each step.
 func (t *training) publish(_ context.Context, step int, s *trainer.State) error {
 	dir := t.args.Publish
-	if strings.Contains(dir, "://") {
-		return errors.New("--publish: want a folder")
-	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
