@@ -131,7 +131,7 @@ func (m *Machine) Add(p *plan.Program) *Program {
 // Drop gives the buffers of a program back.
 func (m *Machine) Drop(name string) {
 	if r, ok := m.programs[name]; ok {
-		r.release()
+		r.Release()
 		delete(m.programs, name)
 	}
 }
@@ -204,7 +204,7 @@ func (m *Machine) Free(buffers map[string]gpu.Buffer) {
 // Close frees what the machine has on its device; the device stays open.
 func (m *Machine) Close() {
 	for _, p := range m.programs {
-		p.release()
+		p.Release()
 	}
 	m.Free(m.States)
 	for _, shards := range m.Weights {
@@ -267,7 +267,7 @@ func (r *Program) Reserve(dims plan.Dims) error {
 	if err := r.fits(dims); err != nil {
 		return err
 	}
-	r.release()
+	r.Release()
 	return r.allocate(dims)
 }
 
@@ -295,16 +295,18 @@ func (r *Program) grow(dims plan.Dims) error {
 	} else if err := r.fits(need); err != nil {
 		return err
 	}
-	r.release()
+	r.Release()
 	return r.allocate(need)
 }
 
+// allocate makes buffers for runs of up to dims; where the device has no room for one of them, none are left.
 func (r *Program) allocate(dims plan.Dims) error {
 	slot, sizes := r.p.Slots(dims)
 	r.slot, r.max, r.named, r.lists = slot, dims, map[string]gpu.Buffer{}, map[plan.Dims]*run{}
 	for i, size := range sizes {
 		b, err := r.m.Dev.NewBuffer(fmt.Sprintf("%s slot %d", r.p.Name, i), Padded(size))
 		if err != nil {
+			r.Release()
 			return err
 		}
 		r.slots = append(r.slots, b)
@@ -315,6 +317,7 @@ func (r *Program) allocate(dims plan.Dims) error {
 		}
 		b, err := r.m.Dev.NewBuffer(r.p.Name+" "+v.Name, Padded(v.Bytes(dims)))
 		if err != nil {
+			r.Release()
 			return err
 		}
 		r.named[v.Name] = b
@@ -325,13 +328,13 @@ func (r *Program) allocate(dims plan.Dims) error {
 // Padded is the size of a buffer that kernels may see as vec4, at least one of them.
 func Padded(size int) int { return max(16, (size+15)/16*16) }
 
-// release gives the program's buffers back.
-func (r *Program) release() {
+// Release gives the program's buffers back; a run or Reserve makes them again.
+func (r *Program) Release() {
 	for _, b := range r.slots {
 		_ = r.m.Dev.Free(b)
 	}
 	r.m.Free(r.named)
-	r.slots, r.named, r.lists = nil, nil, nil
+	r.max, r.slots, r.named, r.lists = plan.Dims{}, nil, nil, nil
 }
 
 // Forget drops lowered lists, which name buffers that are about to go.
