@@ -134,6 +134,7 @@ type Run struct {
 
 	step      int // steps done
 	kept      int // steps done at the last update: what a checkpoint counts
+	saved     int // steps of the last checkpoint
 	best      float64
 	evaluated bool // whether the step that the run goes on from was measured
 	metrics   *os.File
@@ -173,7 +174,7 @@ func (r *Run) Start() (int, error) {
 			return 0, err
 		}
 	}
-	r.kept = r.step
+	r.kept, r.saved = r.step, r.step
 	return r.step, r.openMetrics()
 }
 
@@ -415,8 +416,15 @@ func (r *Run) checkpoint() error {
 }
 
 func (r *Run) keep(s *State, file string) error {
-	return s.Write(filepath.Join(r.Dir, file), map[string]string{"step": strconv.Itoa(r.kept), "best": strconv.FormatFloat(r.best, 'g', -1, 64)})
+	err := s.Write(filepath.Join(r.Dir, file), map[string]string{"step": strconv.Itoa(r.kept), "best": strconv.FormatFloat(r.best, 'g', -1, 64)})
+	if err == nil && file == CheckpointFile {
+		r.saved = r.kept
+	}
+	return err
 }
+
+// Saved returns the steps done at the last checkpoint, from which the run would go on.
+func (r *Run) Saved() int { return r.saved }
 
 // Names lists a row's scalars in order.
 func (m Metrics) Names() []string { return slices.Sorted(maps.Keys(m.Scalars)) }

@@ -30,6 +30,8 @@ type Config struct {
 	Beta1, Beta2, Eps          float64 // of AdamW
 	WeightDecay                float64
 	Memory                     int // bytes that one run's activations may take
+	// Shrunk, if any, hears that the device had no room for a run, and what runs may take from then on.
+	Shrunk func(err error, memory, tokens int)
 }
 
 // DefaultMemory bounds the activations of one run where nobody says otherwise; no API tells how much memory a GPU has free.
@@ -119,6 +121,15 @@ func (t *Trainer) buffer(name string, floats int) (gpu.Buffer, error) {
 		t.own[name] = b
 	}
 	return b, err
+}
+
+// drop gives a buffer back, if there is one of that name.
+func (t *Trainer) drop(name string) {
+	if b, ok := t.own[name]; ok {
+		_ = t.m.Dev.Free(b)
+		delete(t.own, name)
+		delete(t.m.States, name)
+	}
 }
 
 // allocate makes the parameters' gradients and moments.

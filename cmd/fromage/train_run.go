@@ -170,11 +170,16 @@ func (t *training) finish(ctx context.Context, err error) error {
 		return t.done()
 	case errors.Is(err, trainer.ErrNotFinite):
 		return err
-	case errors.Is(err, context.Canceled):
-		fmt.Fprintf(t.a.stderr, "fromage: train --resume %s goes on\n", t.dir)
-		return err
 	}
-	return fmt.Errorf("%w; fromage train --resume %s goes on", err, t.dir)
+	goesOn := fmt.Sprintf("fromage train --resume %s goes on", t.dir)
+	if t.run != nil {
+		goesOn += fmt.Sprintf(" after step %d", t.run.Saved())
+	}
+	if !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w; %s", err, goesOn)
+	}
+	fmt.Fprintln(t.a.stderr, "fromage:", goesOn)
+	return err
 }
 
 // skipped is skipped.json: what training leaves out, and why.
@@ -259,6 +264,11 @@ func (t *training) ready(ctx context.Context) error {
 	var err error
 	if c.Memory, err = parseBytes(t.args.Memory); err != nil {
 		return err
+	}
+	c.Shrunk = func(err error, memory, tokens int) {
+		t.a.endProgress()
+		fmt.Fprintf(t.a.stderr, "fromage: the device has no room for so long a run; from now on up to %d tokens in %s\n", tokens, byteSize(int64(memory)))
+		t.a.log.Warn("no room", "error", err, "memory", memory, "tokens", tokens)
 	}
 	m := t.r.Machine()
 	if _, err := os.Stat(filepath.Join(t.dir, trainer.CheckpointFile)); errors.Is(err, fs.ErrNotExist) && !t.args.FromHeads {

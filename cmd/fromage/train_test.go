@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"fromage/gpu"
 	"fromage/internal/atomicfile"
 	"fromage/trainer"
 )
@@ -501,4 +502,15 @@ func names(t *testing.T, dir string) (all []string) {
 		all = append(all, e.Name())
 	}
 	return all
+}
+
+// TestTrainLost: a device that is lost is told in one line, with how to go on.
+func TestTrainLost(t *testing.T) {
+	var errs bytes.Buffer
+	a := &app{stderr: &errs, log: discard}
+	made := &training{a: a, dir: "runs/mine", run: &trainer.Run{}}
+	code := a.exit(made.finish(t.Context(), fmt.Errorf("gpu/native: submit: %w", gpu.ErrLost)))
+	if want := "fromage: gpu/native: submit: device lost; fromage train --resume runs/mine goes on after step 0\n"; code != exitBad || errs.String() != want {
+		t.Errorf("exit = %d, %q, want 2 and %q", code, errs.String(), want)
+	}
 }
