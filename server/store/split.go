@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 
 	"github.com/restic/chunker"
 
@@ -15,17 +16,19 @@ import (
 )
 
 // Where files are cut depends on their bytes, so that files that are alike have most of their pieces in common: after a change the cuts fall where they
-// fell before. All publishers have to cut alike.
+// fell before. All publishers have to cut alike. Large files have large pieces, so that manifests stay small; where a large one is cut, a small one is too.
 const (
 	cutPolynomial = chunker.Pol(0x3DA3358B4DC173)
 	cutLeast      = 64 << 10
-	cutAverage    = 20 // bits: a megabyte
 )
 
-// Split cuts a file in pieces and hands each on; the bytes are f's until it returns.
-func Split(r io.Reader, f func(data []byte) error) (*version.File, error) {
+// cutBits is the average size of a piece as a power of two: a 32nd of the file, from 128 KiB to 4 MiB.
+func cutBits(size int64) int { return min(22, max(17, bits.Len64(uint64(size))-6)) }
+
+// Split cuts a file of size bytes in pieces and hands each on; the bytes are f's until it returns.
+func Split(r io.Reader, size int64, f func(data []byte) error) (*version.File, error) {
 	c := chunker.NewWithBoundaries(r, cutPolynomial, cutLeast, version.MaxPiece)
-	c.SetAverageBits(cutAverage)
+	c.SetAverageBits(cutBits(size))
 	file := &version.File{}
 	buffer := make([]byte, version.MaxPiece)
 	for {
@@ -46,7 +49,7 @@ func Split(r io.Reader, f func(data []byte) error) (*version.File, error) {
 
 // PutFile stores a file's pieces.
 func PutFile(ctx context.Context, s *Store, data []byte) (*version.File, error) {
-	f, err := Split(bytes.NewReader(data), func(part []byte) error {
+	f, err := Split(bytes.NewReader(data), int64(len(data)), func(part []byte) error {
 		_, err := s.Put(ctx, bytes.Clone(part))
 		return err
 	})

@@ -79,6 +79,13 @@ func DecodePage(data []byte, size int) ([]Row, error) {
 	return rows, nil
 }
 
+// ValueSize is how many bytes of values the rows of a page have, as it says itself.
+func ValueSize(page []byte) int {
+	r := &reader{b: page}
+	r.count()
+	return int(min(r.number(), 1<<20))
+}
+
 // reader reads pages and deltas; after an error it yields nothing.
 type reader struct {
 	b   []byte

@@ -50,7 +50,7 @@ const Version = 1
 const (
 	MaxFrame    = 4<<20 + 1<<10 // bytes of a frame
 	MaxDocument = 4 << 20       // of a Manifest's or a Commit's document
-	MaxPiece    = 128 << 10     // of a Chunk's data
+	MaxPiece    = 64 << 10      // of a Chunk's data
 	MaxWhole    = 64 << 20      // of a piece
 	MaxList     = 1024          // entries of Want and Have
 	MaxText     = 1 << 10       // bytes of a name, a token, a message
