@@ -99,7 +99,7 @@ export class Chat {
   }
 
   enable() {
-    const busy = !!this.stopper, ready = !!this.app.f;
+    const busy = !!this.stopper, { ready } = this.app;
     $('send').disabled = !ready || busy || this.composer.empty();
     $('send').hidden = busy;
     $('stop').hidden = !busy;
@@ -139,7 +139,7 @@ export class Chat {
   async send() {
     const prompt = this.composer.parts();
     if (prompt.length === 0 || this.stopper) return;
-    if (!this.app.f) return this.app.announce('The model is not loaded yet.');
+    if (!this.app.ready) return this.app.announce('The model is not loaded yet.');
     this.composer.set([]);
     if (!(await this.turn($('mode').value, prompt)) && this.composer.empty()) this.composer.set(prompt);
   }
@@ -217,7 +217,7 @@ export class Chat {
 
   async find(turn, parts, note, signal) {
     if (!this.app.f.gallery.size) throw Object.assign(new Error('There are no pictures to find: start fromage serve with --gallery, or add your own under “My pictures”.'), { code: 'input' });
-    const hits = await this.app.f.retrieve(parts, { k: Math.max(3, this.app.options().maxImgPerRet), signal });
+    const hits = await this.app.find(parts, Math.max(3, this.app.options().maxImgPerRet), signal);
     turn.answer.push({ images: await this.app.pictures.own(hits), ...(note && { note: `Found for “${note}”` }) });
   }
 
@@ -308,7 +308,7 @@ export class Chat {
   }
 
   async retry() {
-    if (this.stopper || this.turns.length === 0 || !this.app.f) return;
+    if (this.stopper || this.turns.length === 0 || !this.app.ready) return;
     const { mode, prompt } = await this.drop();
     if (this.app.options().temperature > 0) this.app.nextSeed();
     else if (mode !== 'find') this.app.notice('At temperature 0 the answer is the same again unless a setting changed.');

@@ -413,16 +413,16 @@ export class Store {
   }
 }
 
-// Progress tells of a download ten times a second at most, until it ends.
+// Progress tells of a download ten times a second at most and, where nothing comes, once a second, until it ends.
 class Progress {
   constructor(tell, needs) {
-    Object.assign(this, {tell, needs, total: needs.chat, fetched: 0, cached: 0, told: 0, marks: [{at: performance.now(), fetched: 0}]});
+    Object.assign(this, {tell, needs, total: needs.chat, fetched: 0, cached: 0, told: 0, soon: false, over: false, marks: [{at: performance.now(), fetched: 0}]});
   }
 
-  // end forgets a report that waits.
+  // end is the last that is heard.
   end() {
+    this.over = true;
     clearTimeout(this.later);
-    this.later = undefined;
   }
 
   add(fetched, cached) {
@@ -431,15 +431,18 @@ class Progress {
     this.report(false);
   }
 
-  report(last) {
+  report(now) {
     const at = performance.now();
     const early = this.told + 100 - at;
-    if (!last && early > 0) {
-      // What comes in before the next report is told even if nothing follows it.
-      this.later ??= setTimeout(() => this.report(true), early);
+    if (this.over || this.soon && !now) {
       return;
     }
-    this.end();
+    clearTimeout(this.later);
+    this.soon = !now && early > 0;
+    if (this.soon) {
+      this.later = setTimeout(() => this.report(true), early); // what comes in before is told even if nothing follows it
+      return;
+    }
     this.told = at;
     this.marks.push({at, fetched: this.fetched});
     while (this.marks.length > 2 && at - this.marks[0].at > 5000) {
@@ -449,5 +452,8 @@ class Progress {
     const rate = at > first.at ? ((this.fetched - first.fetched) / (at - first.at)) * 1000 : 0;
     const done = Math.min(this.total, this.fetched + this.cached);
     this.tell({type: "progress", stage: "download", done, total: this.total, needs: this.needs, rate, left: rate > 0 ? (this.total - done) / rate : null, cached: this.cached});
+    if (done < this.total) {
+      this.later = setTimeout(() => this.report(true), 1000);
+    }
   }
 }
