@@ -2,9 +2,10 @@
 
 // The page: joins the views with the model that is loaded, says what runs where, and keeps settings.
 
-import { $, el, bytes } from '/dom.js';
+import { $, el, bytes, sentence } from '/dom.js';
 import * as problem from '/problem.js';
 import { Loading } from '/loading.js';
+import { Models } from '/models.js';
 import { Pictures } from '/hits.js';
 import { Chat } from '/chat.js';
 import { Search } from '/search.js';
@@ -23,7 +24,7 @@ const settings = [
 ];
 
 const app = {
-  config: null, // what the server offers
+  config: null, models: null, // what the server offers
   model: null, own: false, // the one that is chosen; it is the program's own, whose captions the page knows
   f: null, // the model, from when pictures can be used
   ready: false, // the language model is there too
@@ -50,7 +51,7 @@ const app = {
   },
 
   notice(text) {
-    $('notice').textContent = text;
+    $('notice').textContent = sentence(text);
     $('notice').hidden = !text;
     clearTimeout(this.noticeTimer);
     this.noticeTimer = setTimeout(() => { $('notice').hidden = true; }, 15_000);
@@ -70,11 +71,14 @@ const app = {
   fail(e) {
     console.error(e);
     if (['picture', 'input', 'quota'].includes(e.code)) return this.notice(e.message);
-    const actions = [['Try again', () => this.loading.start(true)]];
+    const actions = [['Try again', () => this.loading.start(true)]], more = [];
     if (this.f && e.code !== 'lost') actions.unshift(['Close', () => {}]);
-    const smaller = (this.config?.models ?? []).filter((m) => m.bytes < (this.model?.bytes ?? 0)).sort((a, b) => b.bytes - a.bytes)[0];
-    if (e.code === 'memory' && smaller) actions.push([`Use ${smaller.title} (${bytes(smaller.bytes)})`, () => choose(smaller)]);
-    problem.show(e, [], actions);
+    if (e.code === 'memory') {
+      more.push(...this.models.advice());
+      const smaller = this.models.smaller(this.model);
+      if (smaller) actions.unshift([`Use ${this.models.name(smaller)} (${bytes(smaller.bytes)})`, () => this.models.choose(smaller)]);
+    }
+    problem.show(e, more, actions);
     if (!this.ready) this.light('bad', problem.title(e));
   },
 
@@ -83,9 +87,12 @@ const app = {
     return parts.length === 1 && parts[0] instanceof Blob ? this.f.similar(parts[0], { k, signal }) : this.f.retrieve(parts, { k, signal });
   },
 
-  // galleryOf is the address of a model's index, null where there is none.
-  galleryOf(model) {
-    return model.gallery ? this.config.gallery.index : null;
+  // use loads a model that was chosen.
+  use(model) {
+    this.model = model;
+    this.own = model.embedded;
+    this.chat.examples();
+    this.loading.start(false);
   },
 
   // unload forgets the model that is loaded.
@@ -213,23 +220,6 @@ function read(name) {
   }
 }
 
-// ---- models
-
-function choose(model) {
-  app.model = model;
-  app.own = model.embedded;
-  localStorage.setItem('model', model.name);
-  $('model').value = model.name;
-  app.chat.examples();
-  app.loading.start(false);
-}
-
-function makeModels(models) {
-  $('model').replaceChildren(...models.map((m) => el('option', { value: m.name, textContent: `${m.title}, ${m.dtype}, ${bytes(m.bytes)}` })));
-  $('model-label').hidden = models.length < 2;
-  $('model').onchange = () => choose(models.find((m) => m.name === $('model').value));
-}
-
 // ---- the page around the views
 
 function makeTabs() {
@@ -289,7 +279,8 @@ function makeWorker() {
   navigator.serviceWorker.addEventListener('controllerchange', () => {
     if (asked) return location.reload();
     facts();
-    // The pictures that came before the worker did are kept by it too.
+    // The pictures and the index that came before the worker did are kept by it too.
+    if (app.model?.index) fetch(app.model.index).catch(() => {});
     for (const img of document.images) if (img.src.includes('/gallery/')) fetch(img.src).catch(() => {});
   });
   navigator.serviceWorker.register('/sw.js').then((r) => {
@@ -316,11 +307,11 @@ async function begin() {
     app.light('bad', 'No server');
     return problem.show({ code: 'network', message: `The page’s server does not answer (${e.message}).` }, [], [['Reload', () => location.reload()]]);
   }
-  app.pictures.prefix = app.config.gallery?.pictures ?? null;
-  makeModels(app.config.models);
+  app.pictures.prefix = app.config.pictures || null;
+  app.models = new Models(app.config.models, (m) => app.use(m));
   await app.chat.restore();
   navigator.storage?.persist?.().catch(() => {});
-  choose(app.config.models.find((m) => m.name === localStorage.getItem('model')) ?? app.config.models[0]);
+  await app.models.pick();
 }
 
 begin();

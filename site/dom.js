@@ -36,6 +36,9 @@ export function duration(s) {
 
 export const plural = (n, one, many = one + 's') => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;
 
+// sentence begins a text with a capital.
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 // readable are the picture formats that the model's decoder reads.
 const readable = ['image/png', 'image/jpeg', 'image/webp', 'image/gif', 'image/bmp'];
 const maxPicture = 64 << 20;

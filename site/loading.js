@@ -32,8 +32,11 @@ export class Loading {
     if (!isSecureContext) return app.fail({ code: 'insecure', message: `Browsers offer WebGPU only at secure addresses, and ${location.origin} is none.` });
     if (!navigator.gpu) return app.fail({ code: 'no-webgpu', message: 'The model runs on your GPU by WebGPU, which this browser does not have or has switched off. These have it:' });
     app.unload();
+    $('loading').hidden = true;
+    const bad = app.models.against.get(model);
+    if (!agreed && bad?.never) return app.fail({ code: 'memory', message: `${app.models.name(model)} ${bad.why}.` });
     $('loading').hidden = false;
-    $('loading-title').textContent = `Loading ${model.title}`;
+    $('loading-title').textContent = `Loading ${model.title} (${model.dtype})`;
     this.usable('Nothing can be used yet. You can write your message already.');
     if (!agreed && model.bytes >= askFrom && localStorage.getItem('agreed') !== model.hash) return this.ask(model);
     localStorage.setItem('agreed', model.hash);
@@ -41,7 +44,7 @@ export class Loading {
     app.light('busy', 'Loading');
     const { signal } = this.stopper;
     try {
-      const f = await Fromage.open({ model: model.url, gallery: app.galleryOf(model), signal, on: (e) => mine === this.generation && this.heard(e) });
+      const f = await Fromage.open({ model: model.url, gallery: model.index || null, signal, on: (e) => mine === this.generation && this.heard(e) });
       if (mine !== this.generation) return f.close();
       await app.begin(f);
       await f.ready;
@@ -50,9 +53,11 @@ export class Loading {
       if (mine !== this.generation) return;
       if (signal.aborted || e.name === 'AbortError') return this.stopped();
       $('loading').hidden = true;
+      if (e.code === 'memory' && !bad?.never) await app.models.refused();
       return app.fail(e);
     }
     $('loading').hidden = true;
+    app.models.loaded();
     await app.complete();
   }
 

@@ -2,7 +2,7 @@
 
 // The box that says what went wrong and what to do. It knows the codes of fromage.js's errors and nothing of what failed.
 
-import { $, el } from '/dom.js';
+import { $, el, sentence } from '/dom.js';
 
 const titles = {
   'no-webgpu': 'This browser has no WebGPU', 'no-adapter': 'No GPU can be used', insecure: 'This address is not secure', memory: 'The model does not fit',
@@ -27,7 +27,7 @@ export const title = (e) => titles[e.code] ?? 'Something went wrong';
 // show says what went wrong, what else may help (more), and offers actions, [label, f]; the first is the one to take.
 export function show(e, more, actions) {
   $('problem-title').textContent = title(e);
-  $('problem-text').textContent = e.message || String(e);
+  $('problem-text').textContent = sentence(e.message || String(e));
   $('problem-advice').replaceChildren(...[...more, ...(advice[e.code] ?? [])].map((t) => el('li', { textContent: t })));
   $('problem-actions').replaceChildren(...actions.map(([label, f], i) => el('button', {
     class: i === 0 ? 'primary' : undefined, textContent: label,

@@ -25,7 +25,6 @@ import (
 	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -64,11 +63,11 @@ type program struct {
 	cmd      *exec.Cmd
 }
 
-// serve builds the program and starts it at a free port, or again at the port of before.
-func serve(t *testing.T, exe, listen string) *program {
+// serve starts the program at a free port, or again at the port of before.
+func serve(t *testing.T, exe, listen string, more ...string) *program {
 	t.Helper()
 	p := &program{log: filepath.Join(t.TempDir(), "serve.log")}
-	p.cmd = exec.Command(exe, "serve", "--no-open", "--listen", listen, "--log", p.log)
+	p.cmd = exec.Command(exe, append([]string{"serve", "--no-open", "--listen", listen, "--log", p.log}, more...)...)
 	p.cmd.Stderr = os.Stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -228,6 +227,18 @@ func (b *tab) until(t *testing.T, expression string) {
 			t.Fatalf("waited for %s: problem %q, loading %q, notice %q", expression, problem, js[string](t, b, "document.getElementById('loading-text').textContent"), js[string](t, b, "document.getElementById('notice').textContent"))
 		}
 	}
+}
+
+// problem waits for the page to say that something went wrong, and returns what it says.
+func (b *tab) problem(t *testing.T) string {
+	t.Helper()
+	for end := time.Now().Add(patience); js[bool](t, b, "document.getElementById('problem')?.hidden !== false"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.shot(t, "failed")
+			t.Fatal("the page says nothing")
+		}
+	}
+	return js[string](t, b, "document.getElementById('problem').innerText")
 }
 
 func (b *tab) shot(t *testing.T, name string) {
@@ -654,22 +665,7 @@ func (b *tab) offline(t *testing.T, p *program) {
 
 // update puts a program with another style sheet in the place of the one that served before.
 func (b *tab) update(t *testing.T, p *program) {
-	dir := t.TempDir()
-	old, err := filepath.Abs("../style.css")
-	if err != nil {
-		t.Fatal(err)
-	}
-	style, overlay := filepath.Join(dir, "style.css"), filepath.Join(dir, "overlay.json")
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {old: style}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string]string{style: "/* new */", overlay: string(list)} {
-		if err := os.WriteFile(name, []byte(data), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	serve(b.T, build(t, "-overlay", overlay), strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/"))
+	serve(b.T, build(t, overlay(t, "style.css", "/* new */")...), strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/"))
 	const text = "fetch('/style.css').then((r) => r.text())"
 	b.do(t, chromedp.Reload())
 	b.until(t, "!document.getElementById('update').hidden")
@@ -694,9 +690,7 @@ func TestLarge(t *testing.T) {
 			doc.models?.forEach((m) => { m.bytes *= 100; });
 			return doc;
 		};`
-	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: large}); err != nil {
-		t.Fatal(err)
-	}
+	b.first(t, large)
 	b.do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile), chromedp.Navigate(p.url))
 	b.until(t, "document.getElementById('loading-start').checkVisibility()")
 	if got := js[string](t, b, "document.getElementById('loading').innerText"); !strings.Contains(got, "2.7 GB") {
@@ -726,17 +720,9 @@ func TestWithoutWebGPU(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := show(t, path, c.url, chromedp.Flag("host-resolver-rules", "MAP page.test 127.0.0.1"))
-			if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: c.script}); err != nil {
-				t.Fatal(err)
-			}
+			b.first(t, c.script)
 			b.do(t, chromedp.Navigate(c.url))
-			for end := time.Now().Add(patience); js[bool](t, b, "document.getElementById('problem').hidden"); time.Sleep(50 * time.Millisecond) {
-				if time.Now().After(end) {
-					b.shot(t, "failed")
-					t.Fatal("the page says nothing")
-				}
-			}
-			got := js[string](t, b, "document.getElementById('problem').innerText")
+			got := b.problem(t)
 			for _, want := range c.want {
 				if !strings.Contains(got, want) {
 					t.Errorf("problem = %q, want %q in it", got, want)

@@ -22,7 +22,6 @@ import (
 	"fromage/gpu/browser"
 	"fromage/index"
 	"fromage/runner"
-	"fromage/shaders"
 )
 
 // session is a model in this worker.
@@ -242,36 +241,10 @@ func (s *session) preflight() error {
 	if _, ok := s.manifest.Files[bundle.FileTokenizer]; !ok || s.manifest.Settings.SharedDim == 0 {
 		return coded("model", fmt.Errorf("%s has no heads: it is a language model alone, not a FROMAGe", s.model))
 	}
-	most := int64(s.dev.Info().Limits.MaxBinding)
-	if row := 4 * int64(s.manifest.Settings.Vocabulary); row > most {
-		return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, the model needs %d", most, row))
-	}
-	for _, t := range s.manifest.Tensors {
-		for _, shard := range t.Shards {
-			if shard.Values.Size > most {
-				return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, %s needs %d", most, t.Name, shard.Values.Size))
-			}
-		}
+	if need, most := s.manifest.Needs().Buffer, int64(s.dev.Info().Limits.MaxBinding); need > most {
+		return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, the model needs one of %d", most, need))
 	}
 	return nil
-}
-
-// weightBytes is what the weights take on the device.
-func weightBytes(m *bundle.Manifest) (sum int64) {
-	for _, t := range m.Tensors {
-		for _, s := range t.Shards {
-			sum += s.Values.Size
-			if s.Scales != nil {
-				sum += s.Scales.Size
-			}
-		}
-	}
-	return sum
-}
-
-// cacheBytes is what the keys and values of one conversation take, as long as it can get.
-func cacheBytes(s bundle.Settings) int64 {
-	return 2 * 4 * int64(s.HiddenDim) * int64(s.Layers) * int64(s.MaxPositions)
 }
 
 // compile compiles, at the same time, the kernels that pictures and text in runs of so many tokens need, while weights are on their way.
@@ -480,7 +453,7 @@ func (s *session) info(context.Context, *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	weights := weightBytes(s.manifest)
+	needs := s.manifest.Needs()
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
 	features := []string{}
@@ -491,27 +464,10 @@ func (s *session) info(context.Context, *call) (any, error) {
 		features = append(features, "shader-f16")
 	}
 	return map[string]any{
-		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": dtype(s.manifest),
-		"modelBytes": weights, "gpuBytes": weights + cacheBytes(s.manifest.Settings), "dispatchesPerToken": dispatches,
+		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": s.manifest.DType.String(),
+		"modelBytes": needs.Weights, "gpuBytes": needs.Memory(), "dispatchesPerToken": dispatches,
 		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(),
 	}, nil
-}
-
-// dtype is the format in which most of the weights' bytes are.
-func dtype(m *bundle.Manifest) string {
-	sizes := map[shaders.Format]int64{}
-	for _, t := range m.Tensors {
-		for _, s := range t.Shards {
-			sizes[t.Format] += s.Values.Size
-		}
-	}
-	var most shaders.Format
-	for f, n := range sizes {
-		if n > sizes[most] || n == sizes[most] && f < most {
-			most = f
-		}
-	}
-	return fmt.Sprint(most)
 }
 
 // lose loses the device, for tests.
