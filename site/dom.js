@@ -88,9 +88,9 @@ export function urlOf(blob) {
   return urls.get(blob);
 }
 
-// download gives a text to the person as a file.
-export function download(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+// download gives a Blob to the person as a file.
+export function download(name, blob) {
+  const url = URL.createObjectURL(blob);
   const a = el('a', { href: url, download: name });
   document.body.append(a);
   a.click();
