@@ -48,8 +48,11 @@ func Open(ctx context.Context, where, token, name string) (*Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Publisher{store: s, by: name}, nil
+	return To(s, name), nil
 }
+
+// To publishes into a store that is open, under a name.
+func To(s *store.Store, by string) *Publisher { return &Publisher{store: s, by: by} }
 
 // Close ends the connection.
 func (p *Publisher) Close() error {

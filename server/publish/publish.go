@@ -270,7 +270,9 @@ func (p *publishing) heads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	maps.Copy(heads, sent)
+	if err := join(heads, sent); err != nil {
+		return err
+	}
 	if err := version.FitHeads(b.Manifest(), heads); err != nil {
 		return Refused{err}
 	}
@@ -291,6 +293,27 @@ func (p *publishing) heads(ctx context.Context) error {
 	}
 	x.Heads = &file
 	return p.embed(ctx, &x.Gallery, x.Gallery.Dim, b.Manifest().Settings.VisionDim, heads)
+}
+
+// addedRows are the rows of added_tokens, where a checkpoint has them alone.
+var addedRows = []string{"image_token_embedding.weight", "ret_input_embeddings.weight"}
+
+// join puts what was sent in the place of heads.
+func join(heads, sent map[string][]float32) error {
+	added := heads["added_tokens"]
+	for i, name := range addedRows {
+		row, ok := sent[name]
+		if !ok {
+			continue
+		}
+		if 2*len(row) != len(added) {
+			return refuse("heads: tensor %s: want %d values, have %d", name, len(added)/2, len(row))
+		}
+		copy(added[i*len(row):], row)
+		delete(sent, name)
+	}
+	maps.Copy(heads, sent)
+	return nil
 }
 
 // currentHeads are those that a model has now.
