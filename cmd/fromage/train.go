@@ -52,6 +52,7 @@ type trainArgs struct {
 	Memory       string         `json:"memory,omitempty"`
 	FromHeads    bool           `json:"from-heads,omitempty"`
 	Publish      string         `json:"publish,omitempty"`
+	PublishName  string         `json:"publish-name,omitempty"`
 	trainer.Recipe
 }
 
@@ -109,7 +110,8 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 	flags.BoolVar(&t.ValBLEU, "val-bleu", false, "generate a caption for every validation picture and tell BLEU, which takes most of the time of an evaluation")
 	flags.StringVar(&t.Cache, "feature-cache", "", "where CLIP's states of pictures are kept, a `FOLDER` (default: in the user's cache)")
 	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GB); longer batches are computed in parts, with the same result")
-	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR` or publish them to this server")
+	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR`, or publish them to the server at this URL, whose token is in "+tokenVariable)
+	flags.StringVar(&t.PublishName, "publish-name", "", "the model's `NAME` at that server (default: the only one)")
 	flags.IntVar(&t.VisualTokens, "n-visual-tokens", t.VisualTokens, "rows that a picture takes in a prompt")
 	flags.IntVar(&t.SharedDim, "shared-emb-dim", t.SharedDim, "width of the retrieval embeddings")
 	flags.IntSliceVar(&t.TextLayers, "text-emb-layers", t.TextLayers, "hidden states that the retrieval embedding of text is made of")
