@@ -23,6 +23,7 @@ type CaptionOptions struct {
 	Words  int // tokens of a generated caption, 32 in the reference; 0 leaves generation and BLEU out
 	// Train, where given, are the examples that the model was trained on: retrieval is then also told for captions that are not among theirs.
 	Train    []dataset.Example
+	CLIP     *CLIP // where given, retrieval is compared with CLIP's own
 	Journal  *Journal
 	Progress func(runner.Progress) // counts examples
 }
@@ -37,25 +38,39 @@ const DefaultWords = 32
 // found where it or another of the same caption is among the first; the strict recalls want the very one, as the reference does. CE and accuracy are means
 // over all labelled tokens of the set, where the reference takes the mean of the batches' means.
 type CaptionScores struct {
-	Examples     int        `json:"examples"`
-	Skipped      int        `json:"skipped"` // examples without a readable picture
-	Tokens       int        `json:"tokens"`  // labelled
-	CE           float64    `json:"ce"`      // natural logarithm
-	Top1         float64    `json:"top1"`
-	Top5         float64    `json:"top5"`
-	BLEU         [4]float64 `json:"bleu"`        // of greedy captions, as torchmetrics computes it; 0 where none were generated
-	BLEUEnded    [4]float64 `json:"bleu_ended"`  // of the same captions, where </s> or a newline ends them too, as it does for people
-	Contrastive  float64    `json:"contrastive"` // ½(CE over rows + CE over columns) over the whole set
-	TextToImage  Recall     `json:"text_to_image"`
-	ImageToText  Recall     `json:"image_to_text"`
-	TextToImage1 Recall     `json:"text_to_image_strict"`
-	ImageToText1 Recall     `json:"image_to_text_strict"`
-	Unseen       *Recall    `json:"text_to_image_unseen,omitempty"` // text→image of captions that Train has not
+	Examples    int        `json:"examples"`
+	Skipped     int        `json:"skipped"` // examples without a readable picture
+	Tokens      int        `json:"tokens"`  // labelled
+	CE          float64    `json:"ce"`      // natural logarithm
+	Top1        float64    `json:"top1"`
+	Top5        float64    `json:"top5"`
+	BLEU        [4]float64 `json:"bleu"`        // of greedy captions, as torchmetrics computes it; 0 where none were generated
+	BLEUEnded   [4]float64 `json:"bleu_ended"`  // of the same captions, where </s> or a newline ends them too, as it does for people
+	Contrastive float64    `json:"contrastive"` // ½(CE over rows + CE over columns) over the whole set
+	Retrieval
+	CLIP *Retrieval `json:"clip,omitempty"` // by CLIP's own towers
 
 	Each []CaptionResult `json:"-"` // by example whose picture is readable
 }
 
-// CaptionResult is one example. Ranks are from 0.
+// Retrieval is how often captions and pictures find each other.
+type Retrieval struct {
+	TextToImage  Recall  `json:"text_to_image"`
+	ImageToText  Recall  `json:"image_to_text"`
+	TextToImage1 Recall  `json:"text_to_image_strict"`
+	ImageToText1 Recall  `json:"image_to_text_strict"`
+	Unseen       *Recall `json:"text_to_image_unseen,omitempty"` // text→image of captions that Train has not
+}
+
+// Match is how a caption and its picture find each other among all. Ranks are from 0.
+type Match struct {
+	TextRank  int    `json:"text_to_image"` // of the best picture with this caption among all
+	ImageRank int    `json:"image_to_text"` // of this caption among all
+	Strict    [2]int `json:"strict"`        // the same of the very picture and the very line
+	Found     []int  `json:"found"`         // the best pictures for the caption, as numbers of examples
+}
+
+// CaptionResult is one example.
 type CaptionResult struct {
 	Image     string  `json:"image"`
 	Caption   string  `json:"caption"`
@@ -65,10 +80,8 @@ type CaptionResult struct {
 	Top5      int     `json:"top5"`
 	Generated string  `json:"generated,omitempty"` // up to the first full stop after six characters, as the reference has it
 	Ended     string  `json:"ended,omitempty"`     // the same up to </s> or a newline
-	TextRank  int     `json:"text_to_image"`       // of the best picture with this caption among all
-	ImageRank int     `json:"image_to_text"`       // of this caption among all
-	Strict    [2]int  `json:"strict"`              // the same of the very picture and the very line
-	Found     []int   `json:"found"`               // the best pictures for the caption, as numbers of examples
+	Match
+	CLIP *Match `json:"clip,omitempty"` // what CLIP makes of it, where it is compared
 
 	Text []byte `json:"text_embedding,omitempty"` // f32, in the journal alone
 }
@@ -119,7 +132,36 @@ func Captions(ctx context.Context, r *runner.Runner, examples []dataset.Example,
 		return nil, err
 	}
 	scores.Skipped = len(examples) - len(usable)
-	return scores, nil
+	return scores, c.compare(ctx, scores)
+}
+
+// compare adds what CLIP finds.
+func (c *captions) compare(ctx context.Context, s *CaptionScores) error {
+	if c.opt.CLIP == nil {
+		return nil
+	}
+	var names, captions []string
+	for _, e := range c.examples {
+		names, captions = append(names, e.Image), append(captions, e.Caption)
+	}
+	pictures, err := c.opt.CLIP.Pictures(ctx, names)
+	if err != nil {
+		return err
+	}
+	texts, err := c.opt.CLIP.Texts(ctx, captions, c.opt.Progress)
+	if err != nil {
+		return err
+	}
+	matches, _, err := match(ctx, c.examples, texts, pictures, 1)
+	if err != nil {
+		return err
+	}
+	for i := range matches {
+		c.results[i].CLIP = &matches[i]
+	}
+	r := recalls(c.examples, matches, c.opt.Train)
+	s.CLIP = &r
+	return nil
 }
 
 // captionBatch is how many examples run packed together.
@@ -319,58 +361,67 @@ func (c *captions) retrieve(ctx context.Context, s *CaptionScores) error {
 			pictures = append(pictures, runner.Normalised(image.Retrieval))
 		}
 	}
-	losses := make([][2]float64, len(texts))
-	same := func(i int) func(int) bool {
-		return func(j int) bool { return c.examples[j].Caption == c.examples[i].Caption }
-	}
-	scale := float64(c.r.Scale())
-	err := each(ctx, texts, pictures, func(i int, scores []float64) {
-		x := &c.results[i]
-		x.TextRank, x.Strict[0] = rankOf(scores, bestOf(scores, same(i))), rankOf(scores, i)
-		x.Found = topOf(scores, 5)
-		losses[i][0] = crossEntropy(scores, i, scale)
-	})
+	matches, contrastive, err := match(ctx, c.examples, texts, pictures, float64(c.r.Scale()))
 	if err != nil {
 		return err
 	}
-	err = each(ctx, pictures, texts, func(i int, scores []float64) {
-		x := &c.results[i]
-		x.ImageRank, x.Strict[1] = rankOf(scores, bestOf(scores, same(i))), rankOf(scores, i)
-		losses[i][1] = crossEntropy(scores, i, scale)
-	})
-	if err != nil {
-		return err
+	for i := range c.results {
+		c.results[i].Match = matches[i]
 	}
-	c.recalls(s)
-	for _, l := range losses {
-		s.Contrastive += (l[0] + l[1]) / 2 / float64(len(losses))
-	}
+	s.Contrastive = contrastive
+	s.Retrieval = recalls(c.examples, matches, c.opt.Train)
 	return nil
 }
 
-// recalls counts the ranks of all results.
-func (c *captions) recalls(s *CaptionScores) {
+// match ranks every example's picture for its caption and its caption for its picture, given normalised embeddings of both, and returns ½(CE over rows +
+// CE over columns) of scale times the cosines as well.
+func match(ctx context.Context, examples []dataset.Example, texts, pictures [][]float32, scale float64) ([]Match, float64, error) {
+	matches, losses := make([]Match, len(examples)), make([][2]float64, len(examples))
+	same := func(i int) func(int) bool {
+		return func(j int) bool { return examples[j].Caption == examples[i].Caption }
+	}
+	err := each(ctx, texts, pictures, func(i int, scores []float64) {
+		m := &matches[i]
+		m.TextRank, m.Strict[0], m.Found = rankOf(scores, bestOf(scores, same(i))), rankOf(scores, i), topOf(scores, 5)
+		losses[i][0] = crossEntropy(scores, i, scale)
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	err = each(ctx, pictures, texts, func(i int, scores []float64) {
+		m := &matches[i]
+		m.ImageRank, m.Strict[1] = rankOf(scores, bestOf(scores, same(i))), rankOf(scores, i)
+		losses[i][1] = crossEntropy(scores, i, scale)
+	})
+	contrastive := 0.0
+	for _, l := range losses {
+		contrastive += (l[0] + l[1]) / 2 / float64(len(losses))
+	}
+	return matches, contrastive, err
+}
+
+// recalls counts the ranks of all matches.
+func recalls(examples []dataset.Example, matches []Match, train []dataset.Example) Retrieval {
 	known := map[string]bool{}
-	for _, e := range c.opt.Train {
+	for _, e := range train {
 		known[e.Caption] = true
 	}
 	var ranks [4][]int
 	var unseen []int
-	for _, x := range c.results {
-		for k, rank := range []int{x.TextRank, x.ImageRank, x.Strict[0], x.Strict[1]} {
+	for i, m := range matches {
+		for k, rank := range []int{m.TextRank, m.ImageRank, m.Strict[0], m.Strict[1]} {
 			ranks[k] = append(ranks[k], rank)
 		}
-		if !known[x.Caption] {
-			unseen = append(unseen, x.TextRank)
+		if !known[examples[i].Caption] {
+			unseen = append(unseen, m.TextRank)
 		}
 	}
-	for k, to := range []*Recall{&s.TextToImage, &s.ImageToText, &s.TextToImage1, &s.ImageToText1} {
-		*to = recall(ranks[k])
-	}
-	if c.opt.Train != nil {
+	out := Retrieval{TextToImage: recall(ranks[0]), ImageToText: recall(ranks[1]), TextToImage1: recall(ranks[2]), ImageToText1: recall(ranks[3])}
+	if train != nil {
 		r := recall(unseen)
-		s.Unseen = &r
+		out.Unseen = &r
 	}
+	return out
 }
 
 // crossEntropy is −log softmax(scale·scores) at label.

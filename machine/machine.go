@@ -9,6 +9,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -29,6 +30,9 @@ type Machine struct {
 	None     gpu.Buffer            // what a kernel gets for a binding it does not look at
 	Watch    *Watch                // where set, runs are timed
 	programs map[string]*Program
+
+	mu      sync.Mutex
+	missing map[string]bool // weights that were not uploaded yet
 }
 
 // Watch hears how long runs take. While a machine has one, a run is submitted in parts, each of them waited for: slower, with the same result.
@@ -50,17 +54,25 @@ type Progress struct {
 
 // New uploads all weights of a manifest.
 func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Machine, error) {
+	m, err := Reserve(dev, manifest)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.Load(ctx, from, nil, progress)
+}
+
+// Reserve makes room for all weights of a manifest, which Load then uploads.
+func Reserve(dev gpu.Device, manifest *bundle.Manifest) (*Machine, error) {
 	m := &Machine{
-		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(),
+		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(), missing: map[string]bool{},
 		Weights: map[string][]Shard{}, States: map[string]gpu.Buffer{}, programs: map[string]*Program{},
 	}
 	var err error
 	if m.None, err = dev.NewBuffer("none", 16); err != nil {
 		return nil, err
 	}
-	p := Progress{What: "weights"}
-	var targets []Target
 	for _, t := range manifest.Tensors {
+		m.missing[t.Name] = true
 		for i, s := range t.Shards {
 			up := Shard{m.None, m.None}
 			for _, part := range []struct {
@@ -73,18 +85,52 @@ func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from So
 				if *part.buffer, err = dev.NewBuffer(fmt.Sprintf("%s.%d", t.Name, i), int(part.blob.Size)); err != nil {
 					return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)
 				}
-				targets = append(targets, Target{t.Name, *part.blob, *part.buffer})
-				p.Total += part.blob.Size
 			}
 			m.Weights[t.Name] = append(m.Weights[t.Name], up)
 		}
 	}
-	err = from.Upload(ctx, dev, targets, func(bytes int64) {
+	return m, nil
+}
+
+// Load uploads those weights that are not there yet and that want, where it is given, says yes to. Programs that read no others may run meanwhile.
+func (m *Machine) Load(ctx context.Context, from Source, want func(weight string) bool, progress func(Progress)) error {
+	p := Progress{What: "weights"}
+	var targets []Target
+	for _, t := range m.Manifest.Tensors {
+		if m.Loaded(t.Name) || want != nil && !want(t.Name) {
+			continue
+		}
+		for i, s := range t.Shards {
+			up := m.Weights[t.Name][i]
+			targets = append(targets, Target{t.Name, s.Values, up.Values})
+			p.Total += s.Values.Size
+			if s.Scales != nil {
+				targets = append(targets, Target{t.Name, *s.Scales, up.Scales})
+				p.Total += s.Scales.Size
+			}
+		}
+	}
+	err := from.Upload(ctx, m.Dev, targets, func(bytes int64) {
 		if p.Done += bytes; progress != nil {
 			progress(p)
 		}
 	})
-	return m, err
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range targets {
+		delete(m.missing, t.Name)
+	}
+	return nil
+}
+
+// Loaded says whether the contents of a weight of the manifest are there.
+func (m *Machine) Loaded(weight string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.missing[weight]
 }
 
 // Program is one program with the buffers for runs of up to max.
@@ -156,6 +202,9 @@ func (m *Machine) ReadWeight(name string) ([]float32, error) {
 	}
 	if l := m.Layouts[name]; l.Format != shaders.F32 || len(l.Shards) != 1 {
 		return nil, fmt.Errorf("machine: weight %s: want one piece of f32, have %d of %s", name, len(l.Shards), l.Format)
+	}
+	if !m.Loaded(name) {
+		return nil, fmt.Errorf("machine: weight %s is not loaded yet", name)
 	}
 	x := make([]float32, spec.Rows*spec.Cols)
 	return x, m.Dev.Read(m.Weights[name][0].Values, 0, Bytes(x))
@@ -401,6 +450,9 @@ func (r *Program) bind(ref plan.Ref) (gpu.Buffer, error) {
 			return 0, fmt.Errorf("machine: program %s: state %s was not made", r.p.Name, v.Name)
 		}
 		return b, nil
+	}
+	if !r.m.Loaded(v.Name) {
+		return 0, fmt.Errorf("machine: program %s: weight %s is not loaded yet", r.p.Name, v.Name)
 	}
 	w := r.m.Weights[v.Name][ref.Shard]
 	if ref.Scale {

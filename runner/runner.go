@@ -203,12 +203,9 @@ func (r *Runner) maps(pooled [][]float32) ([]Image, error) {
 		return nil, err
 	}
 	s, B := r.m.Manifest.Settings, len(pooled)
-	v := make([]float32, 0, B*s.VisionDim)
-	for i, p := range pooled {
-		if len(p) != s.VisionDim {
-			return nil, fmt.Errorf("runner: pooled state %d: want %d values, have %d", i, s.VisionDim, len(p))
-		}
-		v = append(v, p...)
+	v, err := joined(pooled, s.VisionDim)
+	if err != nil {
+		return nil, err
 	}
 	if err := prog.Run(plan.RunImages(B, 1), map[string][]byte{"v": machine.Bytes(v)}); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@
 import { $, el, urlOf, download, plural } from '/dom.js';
 import * as kept from '/kept.js';
 import { Composer } from '/composer.js';
+import { toPNG } from '/drawing.js';
 import { dress, replay, caption, toJSON, fromJSON, toHTML } from '/transcript.js';
 
 // Examples that fit the program's own model, which knows captions such as "an emoji of violin" and short questions; and others for any other model.
@@ -73,8 +74,9 @@ export class Chat {
       if (!e.target.closest('#more, #more-button')) show(false);
     });
     $('reset').onclick = () => this.reset();
-    $('export').onclick = () => this.export();
-    $('save-html').onclick = () => this.saveHTML();
+    $('export').onclick = () => this.save('conversation.json', 'application/json', toJSON);
+    $('save-html').onclick = () => this.save('conversation.html', 'text/html', toHTML);
+    $('save-image').onclick = () => this.save('conversation.png', 'image/png', toPNG);
     $('import').onclick = () => $('import-file').click();
     $('import-file').onchange = () => this.import();
   }
@@ -99,13 +101,13 @@ export class Chat {
   }
 
   enable() {
-    const busy = !!this.stopper, ready = !!this.app.f;
+    const busy = !!this.stopper, { ready } = this.app;
     $('send').disabled = !ready || busy || this.composer.empty();
     $('send').hidden = busy;
     $('stop').hidden = !busy;
     $('undo').disabled = busy || this.turns.length === 0;
     $('retry').disabled = !ready || busy || this.turns.length === 0;
-    for (const id of ['reset', 'export', 'save-html']) $(id).disabled = busy || this.turns.length === 0;
+    for (const id of ['reset', 'export', 'save-html', 'save-image']) $(id).disabled = busy || this.turns.length === 0;
     $('import').disabled = busy;
     for (const b of $('examples').querySelectorAll('button')) b.disabled = !ready || busy;
     $('welcome').hidden = this.turns.length > 0;
@@ -139,7 +141,7 @@ export class Chat {
   async send() {
     const prompt = this.composer.parts();
     if (prompt.length === 0 || this.stopper) return;
-    if (!this.app.f) return this.app.announce('The model is not loaded yet.');
+    if (!this.app.ready) return this.app.announce('The model is not loaded yet.');
     this.composer.set([]);
     if (!(await this.turn($('mode').value, prompt)) && this.composer.empty()) this.composer.set(prompt);
   }
@@ -217,7 +219,7 @@ export class Chat {
 
   async find(turn, parts, note, signal) {
     if (!this.app.f.gallery.size) throw Object.assign(new Error('There are no pictures to find: start fromage serve with --gallery, or add your own under “My pictures”.'), { code: 'input' });
-    const hits = await this.app.f.retrieve(parts, { k: Math.max(3, this.app.options().maxImgPerRet), signal });
+    const hits = await this.app.find(parts, Math.max(3, this.app.options().maxImgPerRet), signal);
     turn.answer.push({ images: await this.app.pictures.own(hits), ...(note && { note: `Found for “${note}”` }) });
   }
 
@@ -308,7 +310,7 @@ export class Chat {
   }
 
   async retry() {
-    if (this.stopper || this.turns.length === 0 || !this.app.f) return;
+    if (this.stopper || this.turns.length === 0 || !this.app.ready) return;
     const { mode, prompt } = await this.drop();
     if (this.app.options().temperature > 0) this.app.nextSeed();
     else if (mode !== 'find') this.app.notice('At temperature 0 the answer is the same again unless a setting changed.');
@@ -330,13 +332,14 @@ export class Chat {
     kept.put('conversation', this.turns).catch((e) => this.app.notice(`The conversation could not be kept (${e?.name ?? 'error'}): export it if you need it.`));
   }
 
-  async export() {
-    const about = { model: this.app.model?.title ?? '', made: new Date().toISOString() };
-    download('conversation.json', 'application/json', await toJSON(this.turns, about, (h) => this.blobOf(h)));
-  }
-
-  async saveHTML() {
-    download('conversation.html', 'text/html', await toHTML(this.turns, 'A conversation with FROMAGe', (h) => this.blobOf(h)));
+  // save gives the conversation to the person as a file: write makes it of the turns, what is said about them, and a function that finds pictures.
+  async save(name, type, write) {
+    const about = { title: 'A conversation with FROMAGe', model: this.app.model?.title ?? '', made: new Date().toISOString() };
+    try {
+      download(name, new Blob([await write(this.turns, about, (h) => this.blobOf(h))], { type }));
+    } catch (e) {
+      this.app.notice(e.message);
+    }
   }
 
   // blobOf finds a hit's picture, also one that came with an imported conversation.

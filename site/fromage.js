@@ -265,6 +265,8 @@ class Gallery {
 
 /** A model in the browser. */
 export class Fromage {
+  /** @type {Promise<Fromage>} resolves when the language model is there too */
+  ready;
   #client;
   #info;
 
@@ -273,7 +275,23 @@ export class Fromage {
    * @param {{model: string, gallery?: string|null, signal?: AbortSignal, on?: (event: object) => void}} what
    * @returns {Promise<Fromage>}
    */
-  static async load({model, gallery = null, signal, on = () => {}}) {
+  static async load(what) {
+    const f = await Fromage.open(what);
+    try {
+      await f.ready;
+    } catch (error) {
+      f.close();
+      throw error;
+    }
+    return f;
+  }
+
+  /**
+   * open is load that resolves as soon as pictures can be used: similar, embed, gallery. ready resolves when all can; calls that need the language
+   * model wait for it.
+   * @returns {Promise<Fromage>}
+   */
+  static async open({model, gallery = null, signal, on = () => {}}) {
     const f = new Fromage();
     f.#client = new Client(on);
     const at = url => url && new URL(url, document.baseURI).href;
@@ -284,6 +302,8 @@ export class Fromage {
       throw error;
     }
     f.gallery = new Gallery(f.#client, f.#info.gallerySize);
+    f.ready = f.#client.call("rest", {}, {signal}).then(() => f);
+    f.ready.catch(() => {}); // it is told to whoever waits for it, and to calls
     return f;
   }
 
@@ -305,6 +325,11 @@ export class Fromage {
   /** retrieve finds the k best pictures for a prompt. @returns {Promise<Hit[]>} */
   async retrieve(parts, {k = 10, signal} = {}) {
     return JSON.parse(await this.#client.call("retrieve", {parts: await pack(parts), k}, {signal}));
+  }
+
+  /** similar finds the k pictures that look most like one; the language model is not needed. @returns {Promise<Hit[]>} */
+  async similar(picture, {k = 10, signal} = {}) {
+    return JSON.parse(await this.#client.call("similar", {parts: await pack(picture), k}, {signal}));
   }
 
   /** caption says what a picture shows. */

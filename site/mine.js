@@ -81,8 +81,7 @@ export class Mine {
     else if (rest > 0) this.app.notice(`Stopped: ${plural(rest, 'picture')} not added.`);
     else if (done > 0) this.app.announce(`${plural(done, 'picture')} added.`);
     this.render();
-    this.app.search.say();
-    this.app.facts();
+    this.app.changed();
   }
 
   async one(p) {
@@ -110,8 +109,7 @@ export class Mine {
       this.app.fail(e);
     }
     this.render();
-    this.app.search.say();
-    this.app.facts();
+    this.app.changed();
     this.app.announce(`${plural(paths.length, 'picture')} removed.`);
   }
 

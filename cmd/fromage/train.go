@@ -46,6 +46,7 @@ type trainArgs struct {
 	Memory       string         `json:"memory,omitempty"`
 	FromHeads    bool           `json:"from-heads,omitempty"`
 	Publish      string         `json:"publish,omitempty"`
+	PublishName  string         `json:"publish-name,omitempty"`
 	trainer.Recipe
 }
 
@@ -100,7 +101,8 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 	flags.BoolVar(&t.ValBLEU, "val-bleu", false, "generate a caption for every validation picture and tell BLEU, which takes most of the time of an evaluation")
 	flags.StringVar(&t.Cache, "feature-cache", "", "where CLIP's states of pictures are kept, a `FOLDER` (default: in the user's cache)")
 	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GB); longer batches are computed in parts, with the same result")
-	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR`, as heads.safetensors and under the step's number")
+	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR`, as heads.safetensors and under the step's number, or publish them to the server at this URL, whose token is in "+tokenVariable)
+	flags.StringVar(&t.PublishName, "publish-name", "", "the model's `NAME` at that server (default: the only one)")
 	flags.IntVar(&t.VisualTokens, "n-visual-tokens", t.VisualTokens, "rows that a picture takes in a prompt")
 	flags.IntVar(&t.SharedDim, "shared-emb-dim", t.SharedDim, "width of the retrieval embeddings")
 	flags.IntSliceVar(&t.TextLayers, "text-emb-layers", t.TextLayers, "hidden states that the retrieval embedding of text is made of")
@@ -174,8 +176,8 @@ func (t *trainArgs) check() error {
 		return errors.New("--val-images, --val-limit, --val-bleu, --eval-every: want --val FILE.tsv, which is measured")
 	case t.ValLimit < 0 || t.ValLimit == 1:
 		return fmt.Errorf("--val-limit: want 2 or more, or 0 for all, have %d", t.ValLimit)
-	case strings.Contains(t.Publish, "://"):
-		return fmt.Errorf("--publish: want a folder, have %s", t.Publish)
+	case t.PublishName != "" && !strings.Contains(t.Publish, "://"):
+		return errors.New("--publish-name: want --publish URL, the server where the model has that name")
 	case t.VisualTokens < 1 || t.VisualTokens > 64:
 		return fmt.Errorf("--n-visual-tokens: want 1 to 64, have %d", t.VisualTokens)
 	case t.SharedDim < 1 || t.SharedDim > 1<<14:
@@ -215,7 +217,7 @@ func (t *trainArgs) absolute() error {
 		t.ValImages = t.Images
 	}
 	for _, path := range []*string{&t.OPT, &t.CLIP, &t.Model, &t.Data, &t.Images, &t.Val, &t.ValImages, &t.Cache, &t.Publish} {
-		if *path == "" {
+		if *path == "" || strings.Contains(*path, "://") {
 			continue
 		}
 		abs, err := filepath.Abs(*path)

@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"fromage/dataset"
 	"fromage/eval"
+	"fromage/server/client"
 	"fromage/trainer"
 	"fromage/trainer/events"
 	"fromage/trainer/report"
@@ -168,16 +170,31 @@ func (m *measuring) facts() []report.Fact {
 	return all
 }
 
-// publish hands on the heads of an evaluation: into a folder as heads.safetensors, replaced whole, and one file for each step.
-func (t *training) publish(_ context.Context, step int, s *trainer.State) error {
-	dir := t.args.Publish
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+// publish hands on the heads of an evaluation. Training does not end because nobody takes them: it says so.
+func (t *training) publish(ctx context.Context, step int, s *trainer.State) error {
+	err := t.hand(ctx, step, s)
+	if err != nil && ctx.Err() == nil {
+		t.a.endProgress()
+		fmt.Fprintf(t.a.stderr, "fromage: step %d was not published: %v\n", step, err)
+		t.a.log.Warn("publish", "step", step, "error", err)
+	}
+	return ctx.Err()
+}
+
+// hand puts heads into a folder, as one file for each step and as heads.safetensors, or has a server publish them.
+func (t *training) hand(ctx context.Context, step int, s *trainer.State) error {
+	to := t.args.Publish
+	if strings.Contains(to, "://") {
+		_, err := client.PublishHeads(ctx, to, os.Getenv(tokenVariable), t.args.PublishName, fmt.Sprintf("training step %d", step), s.Weights)
+		return err
+	}
+	if err := os.MkdirAll(to, 0o777); err != nil {
 		return err
 	}
 	for _, name := range []string{fmt.Sprintf("heads-%06d.safetensors", step), "heads.safetensors"} {
-		err := writeFile(filepath.Join(dir, name), func(w io.Writer) error { return trainer.WriteHeads(w, t.r.Manifest(), s.Weights) })
+		err := writeFile(filepath.Join(to, name), func(w io.Writer) error { return trainer.WriteHeads(w, t.r.Manifest(), s.Weights) })
 		if err != nil {
-			return fmt.Errorf("--publish: %w", err)
+			return err
 		}
 	}
 	return nil

@@ -192,7 +192,7 @@ func TestExport(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			made, at := filepath.Join(dir, "run"), func(name string) string { return filepath.Join(dir, name) }
-			ok(t, frozen(tsv, made, append(c.more, "--val", tsv, "--val-bleu")...)...)
+			ok(t, frozen(tsv, made, append(c.more, "--val", tsv, "--val-bleu", "--publish", at("published"))...)...)
 			if err := os.Mkdir(at("released"), 0o777); err != nil {
 				t.Fatal(err)
 			}
@@ -223,6 +223,12 @@ func TestExport(t *testing.T) {
 				}
 			}
 			ok(t, "info", "--verify", at("whole.bundle"))
+			ok(t, "export", made, "--last", "-o", at("last.safetensors"))
+			for _, name := range []string{"heads.safetensors", "heads-000006.safetensors"} {
+				if !bytes.Equal(read(t, filepath.Join(at("published"), name)), read(t, at("last.safetensors"))) {
+					t.Errorf("the published %s is not what export --last makes", name)
+				}
+			}
 			picture := filepath.Join(filepath.Dir(tsv), "0.png")
 			ok(t, "ask", "-m", at("whole.bundle"), "--num-words", "3", "--image", picture, "What is this?")
 			if code, _, errs := run(t, "hello\n", "chat", "-m", at("whole.bundle"), "--num-words", "3"); code != exitOK {
@@ -397,7 +403,7 @@ func TestTrainBadInput(t *testing.T) {
 		{"no visual tokens", []string{"--n-visual-tokens", "0"}, []string{"--n-visual-tokens"}},
 		{"memory", []string{"--memory", "much"}, []string{"--memory", "much"}},
 		{"dtype", []string{"--dtype", "q5"}, []string{"--dtype", "q5"}},
-		{"publish to a server", []string{"--publish", "https://x"}, []string{"--publish"}},
+		{"a name in a folder", []string{"--publish", dir, "--publish-name", "x"}, []string{"--publish-name"}},
 		{"measures of nothing", []string{"--val-bleu"}, []string{"--val FILE"}},
 		{"onto a file", []string{"-o", file}, []string{file}},
 		{"into a file", []string{"-o", file + "/run"}, []string{file}},

@@ -45,6 +45,19 @@ func identity(s bundle.Settings) (id [32]byte, err error) {
 	return [32]byte(raw), nil
 }
 
+// openAlbum opens the user's own pictures beside the gallery, nil for none.
+func (s *session) openAlbum(ctx context.Context, r *runner.Runner, gallery *index.Index) (*album, error) {
+	id, err := identity(s.manifest.Settings)
+	if err != nil {
+		return nil, err
+	}
+	a := &album{s: s, r: r, gallery: gallery}
+	if err := a.openOwn(ctx, index.Header{D: s.manifest.Settings.SharedDim, DType: index.F32, Model: id}); err != nil {
+		return nil, err
+	}
+	return a, a.place()
+}
+
 // place copies the gallery to the runner's device, if it is not there.
 func (a *album) place() error {
 	if a.gallery == nil || a.dev == a.r.Device() {
@@ -117,6 +130,26 @@ func (a *album) searchGallery(e []float32, k int) ([]index.Hit, error) {
 		hits[i].Score *= a.r.Scale()
 	}
 	return hits, err
+}
+
+// similar returns the k pictures that are most like one, {parts, k}: by visual_fc alone, without the language model.
+func (s *session) similar(ctx context.Context, c *call) (any, error) {
+	k := number(c.args.Get("k"))
+	if k < 1 {
+		return nil, coded("input", fmt.Errorf("k: want 1 or more, have %d", k))
+	}
+	parts, err := s.parts(ctx, c.args.Get("parts"))
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) != 1 || isText(parts[0]) {
+		return nil, coded("input", errors.New("want one picture to compare with"))
+	}
+	hits, err := s.album.Search(runner.Normalised(parts[0].Image.Retrieval), k, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.album.describe(hits)
 }
 
 // hit is a picture found, as the page sees it.
