@@ -179,14 +179,14 @@ func (e *embedding) embed(ctx context.Context, names []string) error {
 				return err
 			}
 			batch = batch[:0]
-			e.report("embedding", done, len(todo))
+			e.report("embedding pictures", done, len(todo))
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err := e.encode(ctx, batch)
-	e.report("embedding", done, len(todo))
+	e.report("embedding pictures", done, len(todo))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"fromage/runner"
@@ -230,6 +231,36 @@ func readAll(r io.Reader, size int64) ([]byte, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return data, err
+}
+
+// Stems lists the files by their names without folder and extension; of several with one name the first by path is taken. Folders that links lead to are
+// not looked into.
+func (p *Pictures) Stems() (map[string]string, error) {
+	var names []string
+	for name := range p.entries {
+		names = append(names, name)
+	}
+	if p.root != nil {
+		err := fs.WalkDir(p.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				names = append(names, name)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("dataset: pictures: %s: %w", p.path, err)
+		}
+	}
+	slices.Sort(names)
+	stems := make(map[string]string, len(names))
+	for _, name := range names {
+		base := path.Base(name)
+		stem := strings.TrimSuffix(base, path.Ext(base))
+		if _, taken := stems[stem]; !taken {
+			stems[stem] = name
+		}
+	}
+	return stems, nil
 }
 
 // identity is a text that stays the same while a file does: where it is, its size and its time. False where there is no such file.

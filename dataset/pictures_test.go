@@ -102,6 +102,10 @@ func TestPictures(t *testing.T) {
 				t.Errorf("%s: Read(%s) = %.20q, %v, want a PictureError", name, path, got, err)
 			}
 		}
+		stems, err := p.Stems()
+		if err != nil || stems["a"] != "a.png" || stems["c"] != "b/c.png" || stems["b"] != "" {
+			t.Errorf("%s: Stems = %v, %v", name, stems, err)
+		}
 		if _, err := p.Read("none.png"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: Read(none.png): %v, want fs.ErrNotExist", name, err)
 		}

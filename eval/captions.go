@@ -286,13 +286,23 @@ func (c *captions) generate(ctx context.Context, images []runner.Image, batch []
 	}
 	for i, ids := range generated {
 		batch[i].Generated, _ = untilStop(c.r.Tokenizer().Decode(ids, true))
-		if end := slices.Index(ids, int32(c.r.Settings().EOS)); end >= 0 {
-			ids = ids[:end]
-		}
-		text, _ := untilStop(c.r.Tokenizer().Decode(ids, true))
-		batch[i].Ended, _, _ = strings.Cut(text, "\n")
+		batch[i].Ended = c.ended(ids)
 	}
 	return nil
+}
+
+// ended is what people would be shown of generated tokens: without the </s> that begins every text, which the model has learned to say first, up to the
+// next, to a newline, or to the full stop.
+func (c *captions) ended(ids []int32) string {
+	if len(ids) > 0 && ids[0] == int32(c.r.Settings().BOS) {
+		ids = ids[1:]
+	}
+	if end := slices.Index(ids, int32(c.r.Settings().EOS)); end >= 0 {
+		ids = ids[:end]
+	}
+	text, _ := untilStop(c.r.Tokenizer().Decode(ids, true))
+	text, _, _ = strings.Cut(text, "\n")
+	return text
 }
 
 // untilStop cuts a caption at its first full stop, unless that is within the first six characters.

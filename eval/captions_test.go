@@ -373,6 +373,30 @@ func TestCaptionsResumed(t *testing.T) {
 	}
 }
 
+// TestEnded: the first </s> begins a caption, the next ends it, as a newline and a late full stop do.
+func TestEnded(t *testing.T) {
+	r := testmodel.Load(t, golden+"fromage/one-token", shaders.F32)
+	c := &captions{r: r}
+	for _, x := range []struct {
+		texts []string // </s> between them
+		want  string
+	}{
+		{[]string{"", "a cat", "sat"}, "a cat"}, {[]string{"a cat", "sat"}, "a cat"}, {[]string{"", "a cat on a mat. It sat"}, "a cat on a mat"}, {[]string{"", "no. 5 on a mat"}, "no. 5 on a mat"},
+		{[]string{"", "a cat\nsat"}, "a cat"}, {[]string{"", ""}, ""}, {nil, ""},
+	} {
+		var ids []int32
+		for i, text := range x.texts {
+			if i > 0 {
+				ids = append(ids, int32(r.Settings().EOS))
+			}
+			ids = append(ids, r.Tokenizer().Encode(text, false)...)
+		}
+		if got := c.ended(ids); got != x.want {
+			t.Errorf("ended(%q) = %q, want %q", x.texts, got, x.want)
+		}
+	}
+}
+
 func TestCaptionsErrors(t *testing.T) {
 	r := testmodel.Load(t, golden+"fromage/one-token", shaders.F32)
 	examples := captioned(t)

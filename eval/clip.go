@@ -51,6 +51,14 @@ func NewCLIP(b *bundle.Bundle, r *runner.Runner, features *dataset.Features) (*C
 	return c, nil
 }
 
+// Manifest returns the bundle's that the towers are of; nil for none.
+func (c *CLIP) Manifest() *bundle.Manifest {
+	if c == nil {
+		return nil
+	}
+	return c.r.Manifest()
+}
+
 // textBatch is how many texts are given to the device at once.
 const textBatch = 64
 

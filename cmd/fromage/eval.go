@@ -3,26 +3,40 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"fromage/bundle"
 	"fromage/dataset"
 	"fromage/eval"
+	"fromage/eval/report"
 	"fromage/runner"
+	trainreport "fromage/trainer/report"
 )
 
 func (a *app) evalCommand() *cobra.Command {
 	var f captionFlags
 	c := &cobra.Command{
-		Use:   "eval --val FILE.tsv | eval captions",
+		Use:   "eval captions | vist | visdial | compose | --val FILE.tsv",
 		Short: "measure a model on pictures and texts with known answers",
 		Long: `Measure a model as FROMAGe's reference and paper do. With --val this is "eval captions --data".
-What CLIP makes of pictures is kept in a cache (--cache) and shared by all runs.`,
+
+With -o DIR the folder gets scores.json, examples.jsonl (what was said and found for every example), report.html (the scores beside the paper's, and
+examples with pictures) and journal.jsonl: what was done is in it, and the same command goes on from there after Ctrl-C or a kill. What CLIP makes of
+pictures is kept in a cache that all runs share. --baseline clip tells what CLIP's own text tower finds among the same candidates; it is in bundles made
+with fromage compile --clip-text.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if f.data == "" {
@@ -32,87 +46,283 @@ What CLIP makes of pictures is kept in a cache (--cache) and shared by all runs.
 		},
 	}
 	f.add(a, c.Flags(), "val")
-	c.AddCommand(a.evalCaptionsCommand())
+	c.AddCommand(a.evalCaptionsCommand(), a.evalVISTCommand(), a.evalVisDialCommand(), a.evalComposeCommand())
 	return c
 }
 
 // evalFlags are those of every evaluation.
 type evalFlags struct {
-	images string
-	cache  string
-	limit  int
+	images         string
+	cache          string
+	limit          int
+	out            string
+	baseline, clip string
 }
 
 func (f *evalFlags) add(a *app, flags *pflag.FlagSet) {
 	flags.StringVar(&f.images, "images", "", "where the pictures are: a `FOLDER`, .tar or .tar.gz (default: the folder of the data)")
-	flags.StringVar(&f.cache, "cache", "", "the `FOLDER` for what CLIP made of pictures (default: fromage/features in the user's cache folder)")
+	flags.StringVar(&f.cache, "feature-cache", "", "the `FOLDER` for what CLIP made of pictures (default: fromage/features in the user's cache folder)")
 	flags.IntVar(&f.limit, "limit", 0, "take the first `N` examples alone")
+	flags.StringVarP(&f.out, "output", "o", "", "the `FOLDER` for scores, examples, report and journal; a run that was stopped goes on in it")
+	flags.StringVar(&f.baseline, "baseline", "", "clip: tell what CLIP's two towers find as well")
+	flags.StringVar(&f.clip, "clip", "", "a `BUNDLE` with CLIP's text tower for --baseline clip (default: the model's own)")
 	a.modelFlag(flags)
 }
 
-// captionFlags are those of eval captions.
-type captionFlags struct {
-	evalFlags
-	data, train   string
-	maxLen, words int
+func (f *evalFlags) check() error {
+	if f.limit < 0 {
+		return fmt.Errorf("--limit: want 0 or more, have %d", f.limit)
+	}
+	if f.clip != "" {
+		f.baseline = "clip"
+	}
+	if f.baseline != "" && f.baseline != "clip" {
+		return fmt.Errorf("--baseline: want clip, have %q", f.baseline)
+	}
+	return nil
 }
 
-func (f *captionFlags) add(a *app, flags *pflag.FlagSet, data string) {
-	flags.StringVar(&f.data, data, "", "the examples, a TSV `FILE` with the columns caption and image")
-	flags.StringVar(&f.train, "train", "", "the TSV `FILE` that the model was trained on: tells retrieval of captions that it has not, too")
-	flags.IntVar(&f.maxLen, "max-len", eval.DefaultMaxLen, "cut captions to so many `TOKENS`, the leading </s> and [RET] included")
-	flags.IntVar(&f.words, "words", eval.DefaultWords, "`TOKENS` of a generated caption; 0 leaves generation and BLEU out")
-	f.evalFlags.add(a, flags)
+// evaluation is what a run of any kind works with.
+type evaluation struct {
+	a        *app
+	f        *evalFlags
+	what     string
+	r        *runner.Runner
+	pictures *dataset.Pictures
+	features *dataset.Features
+	clip     *eval.CLIP
+	journal  *eval.Journal
 }
 
-func (a *app) evalCaptionsCommand() *cobra.Command {
-	var f captionFlags
-	c := &cobra.Command{
-		Use:   "captions --data FILE.tsv --images FOLDER|TAR",
-		Short: "captioning loss, accuracy and BLEU, and retrieval between captions and pictures",
-		Long: `Measure captioning and retrieval on captioned pictures, as the reference's validation does: cross-entropy and accuracy of the captions' tokens after
-their pictures, BLEU of greedy captions, and how often a picture is among the first for its caption and a caption for its picture. A picture with the
-same caption counts as the right one; --json tells the strict numbers as well. Pictures that are missing or cannot be read are left out and listed.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return a.evalCaptions(c.Context(), &f) },
-	}
-	f.add(a, c.Flags(), "data")
-	return c
-}
-
-func (a *app) evalCaptions(ctx context.Context, f *captionFlags) error {
-	if f.data == "" {
-		return errors.New("eval captions: want --data FILE.tsv")
-	}
-	examples, err := readExamples(f.data, f.limit)
-	if err != nil {
-		return err
-	}
-	var train []dataset.Example
-	if f.train != "" {
-		if train, err = dataset.Read(f.train); err != nil {
-			return err
-		}
-	}
-	if f.images == "" {
-		f.images = filepath.Dir(f.data)
-	}
-	var names []string
-	for _, e := range examples {
-		names = append(names, e.Image)
-	}
-	r, features, err := a.loadWithFeatures(ctx, &f.evalFlags, names, false)
-	if err != nil {
-		return err
-	}
-	scores, err := eval.Captions(ctx, r, examples, features, eval.CaptionOptions{
-		MaxLen: f.maxLen, Words: f.words, Train: train, Progress: a.watch("captions"),
-	})
+// openEvaluation opens everything: the pictures that pick chooses (of all that there are, by their names without folder and extension), the model, what
+// its vision tower makes of the pictures, CLIP, the journal. of is the data and options, which the journal is bound to.
+func (a *app) openEvaluation(ctx context.Context, what string, f *evalFlags, squash bool, of any, pick func(stems map[string]string) []string) (*evaluation, error) {
+	e := &evaluation{a: a, f: f, what: what}
+	var err error
+	e.pictures, err = dataset.OpenPictures(ctx, f.images, a.watch("B"))
 	a.endProgress()
 	if err != nil {
+		return nil, err
+	}
+	a.atEnd(e.pictures.Close)
+	stems, err := e.pictures.Stems()
+	if err != nil {
+		return nil, err
+	}
+	names := pick(stems)
+	if e.r, err = a.load(ctx); err != nil {
+		return nil, err
+	}
+	if e.features, err = e.embed(ctx, e.r, names, squash); err != nil {
+		return nil, err
+	}
+	for _, s := range e.features.Skipped {
+		fmt.Fprintln(a.stderr, "fromage: left out:", s)
+	}
+	if err := e.openCLIP(ctx, names, squash); err != nil {
+		return nil, err
+	}
+	return e, e.openJournal(of)
+}
+
+func (e *evaluation) embed(ctx context.Context, r *runner.Runner, names []string, squash bool) (*dataset.Features, error) {
+	defer e.a.endProgress()
+	features, err := dataset.Embed(ctx, r, names, e.pictures, dataset.FeatureOptions{Cache: e.f.cache, Squash: squash, Progress: e.a.watch("")})
+	if err == nil {
+		e.a.atEnd(features.Close)
+	}
+	return features, err
+}
+
+// openCLIP opens what FROMAGe is compared with, if it is to be.
+func (e *evaluation) openCLIP(ctx context.Context, names []string, squash bool) error {
+	if e.f.baseline == "" {
+		return nil
+	}
+	if e.f.clip == "" {
+		b, err := e.a.openBundle()
+		if err == nil {
+			e.clip, err = eval.NewCLIP(b, e.r, e.features)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.a.modelName(), err)
+		}
+		return nil
+	}
+	b, err := bundle.Open(e.f.clip)
+	if err != nil {
 		return err
 	}
-	return a.writeCaptionScores(scores)
+	e.a.atEnd(func() { b.Close() })
+	r, err := runner.Load(ctx, e.r.Device(), b, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.f.clip, err)
+	}
+	e.a.atEnd(r.Close)
+	features, err := e.embed(ctx, r, names, squash)
+	if err == nil {
+		e.clip, err = eval.NewCLIP(b, r, features)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", e.f.clip, err)
+	}
+	return nil
+}
+
+// openJournal opens the folder's journal, which is of this model, data and options alone.
+func (e *evaluation) openJournal(of any) error {
+	if e.f.out == "" {
+		return nil
+	}
+	if err := os.MkdirAll(e.f.out, 0o777); err != nil {
+		return err
+	}
+	key, err := json.Marshal([]any{e.r.Manifest(), e.clip.Manifest(), of})
+	if err != nil {
+		return err
+	}
+	if e.journal, err = eval.OpenJournal(filepath.Join(e.f.out, "journal.jsonl"), e.what, sha256.Sum256(key)); err != nil {
+		return err
+	}
+	e.a.atEnd(func() { e.journal.Close() })
+	return nil
+}
+
+// options are those of the evaluations whose pictures have numbers.
+func (e *evaluation) options(names map[string]string) eval.Options {
+	return eval.Options{Names: names, Features: e.features, CLIP: e.clip, Journal: e.journal, Progress: e.a.watch("")}
+}
+
+// result is what an evaluation found, in every form that it is told in.
+type result struct {
+	scores   any
+	head     string // one line
+	tables   []report.Table
+	notes    []string
+	skipped  []eval.Skip
+	each     []any
+	examples []report.Example
+}
+
+// write tells the result on standard output and in the folder.
+func (e *evaluation) write(r *result) error {
+	a := e.a
+	for _, s := range r.skipped {
+		fmt.Fprintf(a.stderr, "fromage: left out: %s: %s\n", s.Example, s.Reason)
+	}
+	if err := e.save(r); err != nil {
+		return err
+	}
+	if a.json {
+		return a.writeJSON(r.scores)
+	}
+	fmt.Fprintln(a.stdout, r.head)
+	for _, t := range r.tables {
+		writeTable(a.stdout, t)
+	}
+	for _, n := range r.notes {
+		fmt.Fprintln(a.stdout, n)
+	}
+	return nil
+}
+
+// save writes the folder's files.
+func (e *evaluation) save(r *result) error {
+	if e.f.out == "" {
+		return nil
+	}
+	err := writeFile(filepath.Join(e.f.out, "scores.json"), func(w io.Writer) error { return indented(w, r.scores) })
+	if err != nil {
+		return err
+	}
+	err = writeFile(filepath.Join(e.f.out, "examples.jsonl"), func(w io.Writer) error {
+		b := bufio.NewWriter(w)
+		lines := json.NewEncoder(b)
+		lines.SetEscapeHTML(false)
+		for _, x := range r.each {
+			if err := lines.Encode(x); err != nil {
+				return err
+			}
+		}
+		return b.Flush()
+	})
+	if err != nil {
+		return err
+	}
+	info := e.r.Device().Info()
+	return report.Save(filepath.Join(e.f.out, "report.html"), report.Page{
+		Title: "fromage eval " + e.what,
+		Facts: []trainreport.Fact{
+			{Name: "what", Value: r.head}, {Name: "model", Value: e.r.Manifest().Name}, {Name: "weights", Value: e.r.Manifest().DType.String()},
+			{Name: "visual tokens", Value: strconv.Itoa(e.r.Settings().VisualTokens)}, {Name: "device", Value: info.Host + ": " + info.Adapter},
+		},
+		Tables: r.tables, Notes: r.notes, Examples: r.examples,
+	})
+}
+
+// writeTable writes a table in columns.
+func writeTable(w io.Writer, t report.Table) {
+	wide := make([]int, len(t.Columns))
+	rows := append([][]string{t.Columns}, t.Rows...)
+	for _, row := range rows {
+		for i, cell := range row {
+			wide[i] = max(wide[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			pad := fmt.Sprintf("%*s", wide[i]-utf8.RuneCountInString(cell), "")
+			if i == 0 {
+				fmt.Fprint(w, cell, pad)
+			} else {
+				fmt.Fprint(w, "  ", pad, cell)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// cells are a recall's three numbers, or dashes for none.
+func cells(r *eval.Recall) []string {
+	if r == nil {
+		return []string{"–", "–", "–"}
+	}
+	return numbers(r.At1, r.At5, r.At10)
+}
+
+func numbers(all ...float64) (out []string) {
+	for _, x := range all {
+		out = append(out, fmt.Sprintf("%.1f", x))
+	}
+	return out
+}
+
+// sampleCount is how many examples a report shows.
+const sampleCount = 12
+
+// spread are the numbers of a few of n examples, over all of them.
+func spread(n int) (out []int) {
+	for i := range min(sampleCount, n) {
+		out = append(out, i*n/min(sampleCount, n))
+	}
+	return out
+}
+
+// picture is a picture's bytes for the report, which can do without.
+func (e *evaluation) picture(name string) trainreport.Picture {
+	data, err := e.pictures.Read(name)
+	if err != nil {
+		e.a.log.Warn("report", "picture", name, "error", err)
+	}
+	return trainreport.Picture{Path: name, Data: data}
+}
+
+// found are pictures that were found, by what right says of them.
+func (e *evaluation) found(all []int, name func(int) string, right func(int) bool) (out []trainreport.Found) {
+	for _, i := range all {
+		out = append(out, trainreport.Found{Picture: e.picture(name(i)), Right: right(i)})
+	}
+	return out
 }
 
 func readExamples(file string, limit int) ([]dataset.Example, error) {
@@ -126,61 +336,32 @@ func readExamples(file string, limit int) ([]dataset.Example, error) {
 	return examples, err
 }
 
-// loadWithFeatures loads the model and what its vision tower makes of pictures. Those that it cannot read are listed.
-func (a *app) loadWithFeatures(ctx context.Context, f *evalFlags, names []string, squash bool) (*runner.Runner, *dataset.Features, error) {
-	pictures, err := dataset.OpenPictures(ctx, f.images, a.watch("B"))
-	a.endProgress()
-	if err != nil {
-		return nil, nil, err
+// needFile says which flag names the data, where it does not.
+func needFile(command, flag, value string) error {
+	if value == "" {
+		return errors.New(command + ": want --" + flag + " FILE")
 	}
-	a.atEnd(pictures.Close)
-	r, err := a.load(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	features, err := dataset.Embed(ctx, r, names, pictures, dataset.FeatureOptions{Cache: f.cache, Squash: squash, Progress: a.watch("pictures")})
-	a.endProgress()
-	if err != nil {
-		return nil, nil, err
-	}
-	a.atEnd(features.Close)
-	for _, e := range features.Skipped {
-		fmt.Fprintln(a.stderr, "fromage: left out:", e)
-	}
-	return r, features, nil
+	return nil
 }
 
-func (a *app) writeCaptionScores(s *eval.CaptionScores) error {
-	if a.json {
-		return a.writeJSON(s)
+// hashed is a file's SHA-256, for a journal's key.
+func hashed(files ...string) (sums []string, err error) {
+	for _, name := range files {
+		if name == "" {
+			sums = append(sums, "")
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		sums = append(sums, fmt.Sprintf("%x", h.Sum(nil)))
 	}
-	fmt.Fprintf(a.stdout, "%d captioned pictures, %d left out\n", s.Examples, s.Skipped)
-	fmt.Fprintf(a.stdout, "captioning      cross-entropy %.4f, top-1 %.1f %%, top-5 %.1f %% of %d tokens\n", s.CE, s.Top1, s.Top5, s.Tokens)
-	if s.BLEU != [4]float64{} {
-		fmt.Fprintf(a.stdout, "greedy captions BLEU-1 %.1f, BLEU-2 %.1f, BLEU-3 %.1f, BLEU-4 %.1f\n", s.BLEU[0], s.BLEU[1], s.BLEU[2], s.BLEU[3])
-	}
-	rows := []recallRow{{"text → image", s.TextToImage}, {"image → text", s.ImageToText}}
-	if s.Unseen != nil {
-		rows = append(rows, recallRow{fmt.Sprintf("text → image, %d captions never trained on", s.Unseen.N), *s.Unseen})
-	}
-	return a.writeRecalls(rows)
-}
-
-// recallRow is a line of a table of recalls.
-type recallRow struct {
-	name string
-	eval.Recall
-}
-
-func (a *app) writeRecalls(rows []recallRow) error {
-	wide := 0
-	for _, r := range rows {
-		wide = max(wide, len([]rune(r.name)))
-	}
-	fmt.Fprintf(a.stdout, "%*s    R@1    R@5   R@10\n", wide, "")
-	var err error
-	for _, r := range rows {
-		_, err = fmt.Fprintf(a.stdout, "%-*s %6.1f %6.1f %6.1f\n", wide, r.name, r.At1, r.At5, r.At10)
-	}
-	return err
+	return sums, nil
 }

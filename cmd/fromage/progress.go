@@ -91,7 +91,11 @@ func (p *progressLine) text(done, total int64, passed time.Duration) string {
 	if p.unit == "B" {
 		return fmt.Sprintf("%s: %s/%s, %s/s%s", p.what, byteSize(done), byteSize(total), byteSize(int64(rate)), left)
 	}
-	return fmt.Sprintf("%s: %d/%d %s, %.3g/s%s", p.what, done, total, p.unit, rate, left)
+	unit := ""
+	if p.unit != "" {
+		unit = " " + p.unit
+	}
+	return fmt.Sprintf("%s: %d/%d%s, %.3g/s%s", p.what, done, total, unit, rate, left)
 }
 
 // byteSize writes a number of bytes for people, in powers of 1000.

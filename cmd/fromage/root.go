@@ -229,8 +229,10 @@ func (a *app) galleryFlag(flags *pflag.FlagSet) {
 }
 
 // writeJSON writes one document.
-func (a *app) writeJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
+func (a *app) writeJSON(v any) error { return indented(a.stdout, v) }
+
+func indented(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)

@@ -29,6 +29,13 @@ func Load(t testing.TB, dir string, dtype shaders.Format) *runner.Runner {
 // Compiled compiles and loads checkpoints.
 func Compiled(t testing.TB, o compiler.Options) *runner.Runner {
 	t.Helper()
+	_, r := Bundle(t, o)
+	return r
+}
+
+// Bundle is Compiled, with the bundle itself.
+func Bundle(t testing.TB, o compiler.Options) (*bundle.Bundle, *runner.Runner) {
+	t.Helper()
 	o.Out = filepath.Join(t.TempDir(), "model.bundle")
 	if err := compiler.Compile(context.Background(), o); err != nil {
 		t.Fatal(err)
@@ -43,5 +50,5 @@ func Compiled(t testing.TB, o compiler.Options) *runner.Runner {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	return r
+	return b, r
 }

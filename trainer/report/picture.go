@@ -21,8 +21,8 @@ const (
 	thumbnail = 256
 )
 
-// source is a picture as an address that holds it; "" where it cannot be shown.
-func source(p Picture) template.URL {
+// Source is a picture as an address that holds it; "" where it cannot be shown.
+func Source(p Picture) template.URL {
 	data := p.Data
 	if len(data) > small {
 		if data = shrunk(data); data == nil {

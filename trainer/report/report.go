@@ -62,7 +62,7 @@ type Picture struct {
 //go:embed report.html
 var page string
 
-var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{"source": source, "number": number}).Parse(page))
+var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{"source": Source, "number": number}).Parse(page))
 
 // Save writes the page to a file, which appears when it is complete.
 func Save(path string, run Run) error {

@@ -155,10 +155,10 @@ func picture(t *testing.T, width, height int) []byte {
 
 func TestSource(t *testing.T) {
 	little, large := picture(t, 20, 10), picture(t, 600, 300)
-	if got, want := string(source(Picture{Data: little})), "data:image/png;base64,"+base64.StdEncoding.EncodeToString(little); got != want {
+	if got, want := string(Source(Picture{Data: little})), "data:image/png;base64,"+base64.StdEncoding.EncodeToString(little); got != want {
 		t.Errorf("a small picture is %.60s, want its own bytes", got)
 	}
-	encoded, ok := strings.CutPrefix(string(source(Picture{Data: large})), "data:image/jpeg;base64,")
+	encoded, ok := strings.CutPrefix(string(Source(Picture{Data: large})), "data:image/jpeg;base64,")
 	data, err := base64.StdEncoding.DecodeString(encoded)
 	if !ok || err != nil || len(data) >= len(large) {
 		t.Fatalf("a large picture: JPEG %v, %v, %d bytes of %d", ok, err, len(data), len(large))
@@ -169,7 +169,7 @@ func TestSource(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"nothing": nil, "text": []byte("hello"), "svg": []byte(`<svg xmlns="http://www.w3.org/2000/svg"/>`), "html": []byte("<html><script>"), "torn": large[:60<<10],
 	} {
-		if got := source(Picture{Data: data}); got != "" {
+		if got := Source(Picture{Data: data}); got != "" {
 			t.Errorf("%s: source = %.60s, want none", name, got)
 		}
 	}
