@@ -116,6 +116,9 @@ type Kernel struct {
 	Labels []string
 	// Subgroups and F16 name the WGSL extensions that Source needs; the device adds the enable lines that its compiler wants.
 	Subgroups, F16 bool
+	// Reach, where there is one, says how many words of each binding a dispatch with these parameters looks at, whatever the buffers contain; nil if
+	// the kernel cannot run with them. Devices refuse dispatches that reach outside their buffers, and that bounds the time a dispatch takes.
+	Reach func(params []byte) []uint64
 	// Twin computes in Go, on plain words, what one dispatch of the kernel computes.
 	Twin func(Call)
 }

@@ -43,6 +43,7 @@ func addKernel(twin func(AddParams, addBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "y"},
+		Reach:    reachOf(decodeAddParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -107,6 +108,7 @@ func attentionKernel(twin func(AttentionParams, attentionBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "y"},
+		Reach:    reachOf(decodeAttentionParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
 		},
@@ -158,6 +160,7 @@ func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeCopyRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -219,6 +222,7 @@ func embedKernel(twin func(EmbedParams, embedBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
+		Reach:    reachOf(decodeEmbedParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
 		},
@@ -273,6 +277,7 @@ func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "dx", "dtable"},
+		Reach:    reachOf(decodeEmbedBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -317,6 +322,7 @@ func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "rows", "y"},
+		Reach:    reachOf(decodeGatherRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -365,6 +371,7 @@ func layerNormKernel(twin func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "bias", "y"},
+		Reach:    reachOf(decodeLayerNormParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},
@@ -430,6 +437,7 @@ func linearKernel(twin func(LinearParams, linearBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "w", "s", "bias", "residual", "y"},
+		Reach:    reachOf(decodeLinearParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
 		},
@@ -507,6 +515,7 @@ func nllKernel(twin func(NLLParams, nllBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "labels", "y"},
+		Reach:    reachOf(decodeNLLParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -550,6 +559,7 @@ func normalizeKernel(twin func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeNormalizeParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -594,6 +604,7 @@ func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers)) g
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
+		Reach:    reachOf(decodeNormalizeBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -640,6 +651,7 @@ func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodePatchesParams),
 		Twin: func(c gpu.Call) {
 			twin(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -687,6 +699,7 @@ func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers)) gpu.Ker
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "index", "y"},
+		Reach:    reachOf(decodeScatterRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -743,6 +756,7 @@ func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "tokens", "y"},
+		Reach:    reachOf(decodeStoreRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -794,6 +808,7 @@ func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"scores", "index", "out_scores", "out_rows"},
+		Reach:    reachOf(decodeTopKParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
 		},
@@ -847,6 +862,7 @@ func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers)) gpu.Ker
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"patches", "cls", "position", "y"},
+		Reach:    reachOf(decodeVisionEmbedParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},

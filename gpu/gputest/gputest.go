@@ -40,6 +40,7 @@ func Conformance(t *testing.T, open func() (gpu.Device, error)) {
 		{"ListReuse", testListReuse},
 		{"SharedRead", testSharedRead},
 		{"RefusedDispatches", testRefusedDispatches},
+		{"Reach", testReach},
 		{"RefusedListDoesNothing", testRefusedListDoesNothing},
 		{"Compile", testCompile},
 		{"RefusedKernels", testRefusedKernels},
@@ -525,6 +526,33 @@ func testRefusedDispatches(t *testing.T, d *device) {
 		l.Dispatch(p, [3]int{1, 1, 1}, params, in, out)
 		l.Dispatch(c.p, c.groups, params, c.buffers...)
 		wantError(t, c.what, d.Submit(&l), gpu.ErrInvalid, append(c.names, "command 1")...)
+	}
+}
+
+func testReach(t *testing.T, d *device) {
+	k := *scale
+	k.Name = "gputest.reach"
+	k.Reach = func(params []byte) []uint64 {
+		n := uint64(word(params, 0))
+		if n == 7 {
+			return nil
+		}
+		return []uint64{n, n}
+	}
+	p := d.compile(&k)
+	in, out, short := d.buffer(1, 2, 3, 4), d.empty(4), d.empty(3)
+	var l gpu.List
+	l.Dispatch(p, [3]int{1, 1, 1}, bytesOf(4, 2, 0), in, out)
+	d.submit(&l)
+	d.wantWords("a dispatch that reaches the end", out, []uint32{2, 4, 6, 8})
+	for _, c := range []struct {
+		n       uint32
+		in, out gpu.Buffer
+		names   []string
+	}{{4, short, out, []string{"x"}}, {4, in, short, []string{"y"}}, {1 << 31, in, out, []string{"x"}}, {7, in, out, []string{"07 00 00 00"}}} {
+		l.Reset()
+		l.Dispatch(p, [3]int{1, 1, 1}, bytesOf(c.n, 2, 0), c.in, c.out)
+		wantError(t, fmt.Sprintf("a dispatch over %d words", c.n), d.Submit(&l), gpu.ErrInvalid, append(c.names, k.Name)...)
 	}
 }
 
