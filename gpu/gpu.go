@@ -38,6 +38,14 @@ type Device interface {
 	Close() error
 }
 
+// Library is a Device that may hold contents which somebody else put there, such as weights that several programs use.
+type Library interface {
+	Device
+	// Shared returns a buffer with the contents of this SHA-256 (in lowercase hex) and size in bytes, or 0 where there is none. It may not be written to;
+	// Free gives the handle back and leaves the contents.
+	Shared(sha256 string, size int) (Buffer, error)
+}
+
 // What a Device's errors match under errors.Is.
 var (
 	// ErrLost: the device is gone (driver reset, device unplugged); nothing on it can be read any more.
