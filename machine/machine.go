@@ -38,7 +38,7 @@ type Progress struct {
 	What        string
 }
 
-// New uploads all weights of a manifest.
+// New uploads all weights of a manifest but those that the device has for everybody (gpu.Library).
 func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Machine, error) {
 	m := &Machine{
 		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(),
@@ -48,6 +48,7 @@ func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from So
 	if m.None, err = dev.NewBuffer("none", 16); err != nil {
 		return nil, err
 	}
+	library, _ := dev.(gpu.Library)
 	p := Progress{What: "weights"}
 	var targets []Target
 	for _, t := range manifest.Tensors {
@@ -59,6 +60,14 @@ func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from So
 			}{{&s.Values, &up.Values}, {s.Scales, &up.Scales}} {
 				if part.blob == nil {
 					continue
+				}
+				if library != nil {
+					if *part.buffer, err = library.Shared(part.blob.SHA256, int(part.blob.Size)); err != nil {
+						return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)
+					}
+					if *part.buffer != 0 {
+						continue
+					}
 				}
 				if *part.buffer, err = dev.NewBuffer(fmt.Sprintf("%s.%d", t.Name, i), int(part.blob.Size)); err != nil {
 					return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)

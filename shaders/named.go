@@ -10,9 +10,18 @@ import (
 
 // Named returns the kernel of a name, nil if there is none: every kernel that the rules choose for some size on some device. A host that runs
 // programs of others finds by it the twin that belongs to a text.
-func Named(name string) *gpu.Kernel { return named()[name] }
+func Named(name string) *gpu.Kernel {
+	named.once.Do(func() { named.kernels = everyKernel() })
+	return named.kernels[name]
+}
 
-var named = sync.OnceValue(func() map[string]*gpu.Kernel {
+// named is not a sync.OnceValue, which would put the cases into every program that computes.
+var named struct {
+	once    sync.Once
+	kernels map[string]*gpu.Kernel
+}
+
+func everyKernel() map[string]*gpu.Kernel {
 	all := map[string]*gpu.Kernel{}
 	add := func(d Dispatch) { all[d.Kernel.Name] = d.Kernel }
 	infos := everyDevice()
@@ -27,7 +36,7 @@ var named = sync.OnceValue(func() map[string]*gpu.Kernel {
 		}
 	}
 	return all
-})
+}
 
 // everyDevice describes one device of each kind between which the rules distinguish.
 func everyDevice() []gpu.Info {

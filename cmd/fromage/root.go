@@ -148,7 +148,7 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	root.AddCommand(
 		a.compileCommand(), a.infoCommand(), a.indexCommand(),
 		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(), a.demoCommand(),
-		a.serveCommand(), a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
+		a.serveCommand(), a.headlessCommand(), a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }

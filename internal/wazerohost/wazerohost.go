@@ -115,10 +115,11 @@ func (p Program) config(temp string) wazero.ModuleConfig {
 // Build builds the test program of a package for wasip1 in dir, or with test false the program that the package is, and returns its path.
 func Build(ctx context.Context, dir, pkg string, test bool) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg)+".wasm")
-	args := []string{"build", "-o", out, pkg}
+	args := []string{"build"}
 	if test {
-		args = []string{"test", "-c", "-o", out, pkg}
+		args = []string{"test", "-c"}
 	}
+	args = append(args, "-ldflags=-s -w", "-o", out, pkg) // names of variables would be a quarter of what wazero reads
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
