@@ -33,6 +33,7 @@ type Machine struct {
 
 	mu      sync.Mutex
 	missing map[string]bool // weights that were not uploaded yet
+	shared  map[string]bool // blobs, by SHA-256, that the device had already
 }
 
 // Watch hears how long runs take. While a machine has one, a run is submitted in parts, each of them waited for: slower, with the same result.
@@ -52,7 +53,7 @@ type Progress struct {
 	What        string
 }
 
-// New uploads all weights of a manifest.
+// New uploads all weights of a manifest but those that the device has for everybody (gpu.Library).
 func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Machine, error) {
 	m, err := Reserve(dev, manifest)
 	if err != nil {
@@ -61,16 +62,17 @@ func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from So
 	return m, m.Load(ctx, from, nil, progress)
 }
 
-// Reserve makes room for all weights of a manifest, which Load then uploads.
+// Reserve makes room for all weights of a manifest, which Load then uploads, but for those that the device has for everybody.
 func Reserve(dev gpu.Device, manifest *bundle.Manifest) (*Machine, error) {
 	m := &Machine{
-		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(), missing: map[string]bool{},
+		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(), missing: map[string]bool{}, shared: map[string]bool{},
 		Weights: map[string][]Shard{}, States: map[string]gpu.Buffer{}, programs: map[string]*Program{},
 	}
 	var err error
 	if m.None, err = dev.NewBuffer("none", 16); err != nil {
 		return nil, err
 	}
+	library, _ := dev.(gpu.Library)
 	for _, t := range manifest.Tensors {
 		m.missing[t.Name] = true
 		for i, s := range t.Shards {
@@ -81,6 +83,15 @@ func Reserve(dev gpu.Device, manifest *bundle.Manifest) (*Machine, error) {
 			}{{&s.Values, &up.Values}, {s.Scales, &up.Scales}} {
 				if part.blob == nil {
 					continue
+				}
+				if library != nil {
+					if *part.buffer, err = library.Shared(part.blob.SHA256, int(part.blob.Size)); err != nil {
+						return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)
+					}
+					if *part.buffer != 0 {
+						m.shared[part.blob.SHA256] = true
+						continue
+					}
 				}
 				if *part.buffer, err = dev.NewBuffer(fmt.Sprintf("%s.%d", t.Name, i), int(part.blob.Size)); err != nil {
 					return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)
@@ -95,19 +106,23 @@ func Reserve(dev gpu.Device, manifest *bundle.Manifest) (*Machine, error) {
 // Load uploads those weights that are not there yet and that want, where it is given, says yes to. Programs that read no others may run meanwhile.
 func (m *Machine) Load(ctx context.Context, from Source, want func(weight string) bool, progress func(Progress)) error {
 	p := Progress{What: "weights"}
+	var names []string
 	var targets []Target
+	add := func(name string, blob *bundle.Blob, buffer gpu.Buffer) {
+		if blob != nil && !m.shared[blob.SHA256] {
+			targets = append(targets, Target{name, *blob, buffer})
+			p.Total += blob.Size
+		}
+	}
 	for _, t := range m.Manifest.Tensors {
 		if m.Loaded(t.Name) || want != nil && !want(t.Name) {
 			continue
 		}
+		names = append(names, t.Name)
 		for i, s := range t.Shards {
 			up := m.Weights[t.Name][i]
-			targets = append(targets, Target{t.Name, s.Values, up.Values})
-			p.Total += s.Values.Size
-			if s.Scales != nil {
-				targets = append(targets, Target{t.Name, *s.Scales, up.Scales})
-				p.Total += s.Scales.Size
-			}
+			add(t.Name, &s.Values, up.Values)
+			add(t.Name, s.Scales, up.Scales)
 		}
 	}
 	err := from.Upload(ctx, m.Dev, targets, func(bytes int64) {
@@ -120,8 +135,8 @@ func (m *Machine) Load(ctx context.Context, from Source, want func(weight string
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, t := range targets {
-		delete(m.missing, t.Name)
+	for _, name := range names {
+		delete(m.missing, name)
 	}
 	return nil
 }

@@ -41,6 +41,9 @@ func attentionTwin(p AttentionParams, b attentionBuffers) {
 	sums := make([]float64, Dh)
 	for t := range int(p.T) {
 		first, count := int(b.Tokens[4*t+2]), int(b.Tokens[4*t+3])
+		if count > 0 {
+			_ = b.Kv[:(count-1)*int(p.KVStride)] // a wild count shows before there is made room for it
+		}
 		if len(weights) < count {
 			weights = make([]float64, max(count, 2*len(weights)))
 		}
@@ -73,6 +76,14 @@ func attentionTwin(p AttentionParams, b attentionBuffers) {
 			}
 		}
 	}
+}
+
+func (p AttentionParams) reach() []uint64 {
+	if p.Dh == 0 || p.Dh > attentionMaxDh || p.KVStride == 0 {
+		return nil
+	}
+	T, width := uint64(p.T), words(uint64(p.Heads), uint64(p.Dh))
+	return []uint64{words(T, max(uint64(p.QStride), width)), uint64(max(p.KOffset, p.VOffset)) + width, words(T, 4), words(T, width)}
 }
 
 func attentionCases() []Case {

@@ -46,6 +46,7 @@ func actBackKernel(twin func(ActBackParams, actBackBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
+		Reach:    reachOf(decodeActBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -119,6 +120,7 @@ func adamWKernel(twin func(AdamWParams, adamWBuffers)) gpu.Kernel {
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"g", "norms", "w", "m", "v"},
+		Reach:    reachOf(decodeAdamWParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
 		},
@@ -160,6 +162,7 @@ func addKernel(twin func(AddParams, addBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "y"},
+		Reach:    reachOf(decodeAddParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -224,6 +227,7 @@ func attentionKernel(twin func(AttentionParams, attentionBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "y"},
+		Reach:    reachOf(decodeAttentionParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
 		},
@@ -293,6 +297,7 @@ func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQ
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
+		Reach:    reachOf(decodeAttentionBackQueryParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
 		},
@@ -373,6 +378,7 @@ func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRow
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
+		Reach:    reachOf(decodeAttentionBackRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
 		},
@@ -423,6 +429,7 @@ func contrastKernel(twin func(ContrastParams, contrastBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "stats"},
+		Reach:    reachOf(decodeContrastParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -477,6 +484,7 @@ func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers)) gpu.
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"logits", "stats", "other", "scale", "dx", "dscale"},
+		Reach:    reachOf(decodeContrastBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
 		},
@@ -523,6 +531,7 @@ func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeCopyRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -571,6 +580,7 @@ func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers)) gpu.
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"labels", "weights", "logits", "y"},
+		Reach:    reachOf(decodeCrossEntropyParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},
@@ -632,6 +642,7 @@ func embedKernel(twin func(EmbedParams, embedBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
+		Reach:    reachOf(decodeEmbedParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
 		},
@@ -686,6 +697,7 @@ func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "dx", "dtable"},
+		Reach:    reachOf(decodeEmbedBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -730,6 +742,7 @@ func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "rows", "y"},
+		Reach:    reachOf(decodeGatherRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -778,6 +791,7 @@ func layerNormKernel(twin func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "bias", "y"},
+		Reach:    reachOf(decodeLayerNormParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},
@@ -830,6 +844,7 @@ func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers)) g
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "dy", "add", "dx"},
+		Reach:    reachOf(decodeLayerNormBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
 		},
@@ -895,6 +910,7 @@ func linearKernel(twin func(LinearParams, linearBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "w", "s", "bias", "residual", "y"},
+		Reach:    reachOf(decodeLinearParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
 		},
@@ -953,6 +969,7 @@ func linearBackKernel(twin func(LinearBackParams, linearBackBuffers)) gpu.Kernel
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"dy", "w", "s", "add", "dx"},
+		Reach:    reachOf(decodeLinearBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
 		},
@@ -1076,6 +1093,7 @@ func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBu
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"dy", "x", "dw", "db"},
+		Reach:    reachOf(decodeLinearWeightBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},
@@ -1151,6 +1169,7 @@ func nllKernel(twin func(NLLParams, nllBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "labels", "y"},
+		Reach:    reachOf(decodeNLLParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -1194,6 +1213,7 @@ func normalizeKernel(twin func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeNormalizeParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -1238,6 +1258,7 @@ func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers)) g
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
+		Reach:    reachOf(decodeNormalizeBackParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
 		},
@@ -1284,6 +1305,7 @@ func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodePatchesParams),
 		Twin: func(c gpu.Call) {
 			twin(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -1329,6 +1351,7 @@ func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel
 		Params:   16,
 		Bindings: []gpu.Access{gpu.ReadWrite},
 		Labels:   []string{"w"},
+		Reach:    reachOf(decodeRescaleRowParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
 		},
@@ -1376,6 +1399,7 @@ func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers)) gpu.Ker
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "index", "y"},
+		Reach:    reachOf(decodeScatterRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -1421,6 +1445,7 @@ func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers)) gpu.
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "scale", "y"},
+		Reach:    reachOf(decodeSimilaritiesParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},
@@ -1468,6 +1493,7 @@ func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"g", "y"},
+		Reach:    reachOf(decodeSquareSumsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -1524,6 +1550,7 @@ func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "tokens", "y"},
+		Reach:    reachOf(decodeStoreRowsParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
 		},
@@ -1567,6 +1594,7 @@ func sumKernel(twin func(SumParams, sumBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeSumParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
 		},
@@ -1618,6 +1646,7 @@ func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"scores", "index", "out_scores", "out_rows"},
+		Reach:    reachOf(decodeTopKParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
 		},
@@ -1671,6 +1700,7 @@ func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers)) gpu.Ker
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"patches", "cls", "position", "y"},
+		Reach:    reachOf(decodeVisionEmbedParams),
 		Twin: func(c gpu.Call) {
 			twin(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
 		},

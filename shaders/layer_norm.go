@@ -36,6 +36,11 @@ func rowMoments(x []float32, eps float64) (mean, rstd float64) {
 	return mean, 1 / math.Sqrt(variance+eps)
 }
 
+func (p LayerNormParams) reach() []uint64 {
+	n := words(uint64(p.T), uint64(p.D))
+	return []uint64{n, uint64(p.D), uint64(p.D), n}
+}
+
 func layerNormCases() []Case {
 	return []Case{LayerNormCase(LayerNormParams{T: 3, D: 65, Eps: 1e-5})}
 }

@@ -56,6 +56,11 @@ func rankIn(x []float32, stride, label int) int {
 	return rank
 }
 
+func (p NLLParams) reach() []uint64 {
+	R := uint64(p.R)
+	return []uint64{words(R, uint64(p.V)), words(R), words(R, 2)}
+}
+
 func nllCases() []Case {
 	return []Case{NLLCase(NLLParams{R: 6, V: 1021})}
 }

@@ -154,7 +154,7 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 		a.compileCommand(), a.infoCommand(), a.indexCommand(),
 		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(), a.demoCommand(),
 		a.trainCommand(), a.exportCommand(), a.evalCommand(),
-		a.serveCommand(), a.pushCommand(), a.pullCommand(), a.adminCommand(),
+		a.serveCommand(), a.headlessCommand(), a.pushCommand(), a.pullCommand(), a.adminCommand(),
 		a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
