@@ -198,14 +198,14 @@ func scaled(t *testing.T) map[string][]float32 {
 		if w.Name != "logit_scale" && w.Name != "visual_fc.bias" {
 			continue
 		}
-		heads[w.Name] = read(t, b, b.Manifest().Tensors[i].Shards[0].Values)[:w.Rows*w.Cols]
+		heads[w.Name] = floatsOf(t, b, b.Manifest().Tensors[i].Shards[0].Values)[:w.Rows*w.Cols]
 	}
 	heads["logit_scale"][0] += 0.6931472
 	heads["visual_fc.bias"][0] += 1e-3
 	return heads
 }
 
-func read(t *testing.T, b *bundle.Bundle, blob bundle.Blob) []float32 {
+func floatsOf(t *testing.T, b *bundle.Bundle, blob bundle.Blob) []float32 {
 	t.Helper()
 	var raw []byte
 	err := b.Chunks(context.Background(), blob, func(_ int64, chunk []byte) error {
