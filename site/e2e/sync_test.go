@@ -61,10 +61,19 @@ func TestSync(t *testing.T) {
 	t.Cleanup(cancel)
 	second := &tab{T: t, ctx: ctx}
 	pages := []*tab{first, second}
-	for _, b := range pages {
+	for i, b := range pages {
 		b.do(t, chromedp.Navigate(p.url))
+		for range 12 {
+			time.Sleep(2 * time.Second)
+			fmt.Println("DEBUG", time.Now().Format("05.000"), i, js[string](t, b, "document.getElementById('loading-text').textContent + ' | ' + document.getElementById('light').textContent + ' | ' + document.getElementById('notice').textContent"))
+			if js[bool](t, b, ready) {
+				break
+			}
+		}
 		b.until(t, ready)
+		fmt.Println("DEBUG ready", time.Now().Format("05.000"))
 		b.searchBy(t, hidden)
+		fmt.Println("DEBUG search", time.Now().Format("05.000"))
 		b.until(t, found+" !== '' && "+found+" !== '"+extra+"'")
 	}
 	at := func(seq uint64) {
