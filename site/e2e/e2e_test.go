@@ -31,7 +31,7 @@ import (
 )
 
 // patience is how long anything may take: the machine may be busy with other things, and a page that hangs is the exception.
-const patience = 40 * time.Second
+const patience = 5 * time.Minute
 
 // out is where screenshots go, for people to look at.
 const out = "../../out"

@@ -57,23 +57,20 @@ func TestSync(t *testing.T) {
 	run("push", "gallery", "add", "--to", p.url, "--root", folder, folder)
 
 	first := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true))
+	if err := chromedp.Do(first.ctx); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := chromedp.NewContext(first.ctx)
 	t.Cleanup(cancel)
 	second := &tab{T: t, ctx: ctx}
+	if err := chromedp.Do(ctx); err != nil { // the tab lives as long as the context that it is opened with
+		t.Fatal(err)
+	}
 	pages := []*tab{first, second}
-	for i, b := range pages {
+	for _, b := range pages {
 		b.do(t, chromedp.Navigate(p.url))
-		for range 12 {
-			time.Sleep(2 * time.Second)
-			fmt.Println("DEBUG", time.Now().Format("05.000"), i, js[string](t, b, "document.getElementById('loading-text').textContent + ' | ' + document.getElementById('light').textContent + ' | ' + document.getElementById('notice').textContent"))
-			if js[bool](t, b, ready) {
-				break
-			}
-		}
 		b.until(t, ready)
-		fmt.Println("DEBUG ready", time.Now().Format("05.000"))
 		b.searchBy(t, hidden)
-		fmt.Println("DEBUG search", time.Now().Format("05.000"))
 		b.until(t, found+" !== '' && "+found+" !== '"+extra+"'")
 	}
 	at := func(seq uint64) {
