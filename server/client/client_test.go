@@ -250,8 +250,6 @@ func TestFollow(t *testing.T) {
 func TestDeltaSizes(t *testing.T) {
 	r := start(t, hub.Config{})
 	p := r.begin(0)
-	const dim, shared = 1, 4
-	_ = dim
 	mirror := open(t, t.TempDir())
 	first := pull(t, r.http.URL, mirror).Received
 	heads := fixture.Heads(t, fixture.Bundle(t), 7)
@@ -266,6 +264,57 @@ func TestDeltaSizes(t *testing.T) {
 	t.Logf("bundle: %d bytes; heads of %d bytes: %d over the line, of which about 1,500 are the connection's and the manifest's", first, raw, bytes)
 	if most := int64(raw) + 3000; bytes > most {
 		t.Errorf("heads of %d bytes took %d over the line, want at most %d", raw, bytes, most)
+	}
+}
+
+// TestGalleryDelta: what a client of the gallery fetches when pictures are added is their rows.
+func TestGalleryDelta(t *testing.T) {
+	held := 5000
+	if os.Getenv("FROMAGE_SOAK") != "" {
+		held = 100_000
+	}
+	const added = 1000
+	r := start(t, hub.Config{})
+	p := r.begin(0)
+	add := func(first, n int) {
+		t.Helper()
+		for ; n > 0; first, n = first+20*version.Additions, n-20*version.Additions {
+			all := fixture.Pictures(first, min(n, 20*version.Additions), r.dim())
+			for i := range all {
+				all[i].File = []byte("one file for all") // pictures are not what is measured
+			}
+			must[client.Published](t)(p.Add(ctx, "tiny", "", all))
+		}
+	}
+	add(0, held)
+	before := r.hub.Current()
+	add(held, added)
+	after := r.hub.Current()
+	line := fixture.NewLine(t, r.http.Listener.Addr().String(), func() (int64, int64) { return -1, -1 })
+	c := must[*client.Conn](t)(client.Dial(ctx, client.Options{URL: line.URL()}, before.ID))
+	defer c.Close()
+	must[*wire.Manifest](t)(c.Latest(ctx))
+	bases := map[uint64]wire.Hash{}
+	for _, page := range before.Models[0].Gallery.Pages {
+		bases[page.Number] = page.Hash
+	}
+	g := after.Models[0].Gallery
+	var items []wire.Item
+	for _, page := range g.Pages {
+		if bases[page.Number] != page.Hash {
+			items = append(items, wire.Item{Hash: page.Hash, Base: bases[page.Number]})
+		}
+	}
+	if err := c.Fetch(ctx, items, func(_ wire.Item, data []byte, _ bool) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	rows := must[[]version.Row](t)(g.ReadRows(func(p version.Page) ([]byte, error) { return r.store.Get(ctx, p.Hash) }))
+	raw := len(version.EncodePage(rows[held:], 2*g.Dim))
+	bytes, _, _ := line.Count()
+	t.Logf("%d pictures more than %d: %d bytes of rows, of %d values each, the document %d, %d over the line", added, held, raw, g.Dim, len(after.Document), bytes)
+	// Rows of a real model are 512 bytes longer than these: what comes on top is held to what it may be for those.
+	if most := int64(raw) + int64(raw+added*512)/20; bytes > most {
+		t.Errorf("%d bytes went over the line for %d of rows, want at most %d", bytes, raw, most)
 	}
 }
 

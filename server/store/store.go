@@ -11,6 +11,7 @@
 //	log/000000000007         version 7: its document, a newline, the SHA-256 of the document in hex, a newline
 //	dropped/000000000003     a version that collect took out of the log, kept for as long as somebody may be building on it
 //	pins/000000000002        says that version 2 is to be kept
+//	probe                    in a bucket elsewhere: written twice, to see that the second is refused
 //	lock                     in a folder: held by the process that publishes
 //
 // Nothing is ever changed in place. Pieces come first, and have reached the disk; then the log's next entry is made, if nobody else has made it: that is the
@@ -50,6 +51,9 @@ type Store struct {
 	dir    string // of a folder, else ""
 	cache  cache
 
+	probing sync.Mutex
+	probed  bool // the bucket was seen to keep "only if it is not there"
+
 	mu      sync.Mutex
 	fresh   []string           // keys written and perhaps not on the disk yet
 	damaged map[wire.Hash]bool // pieces that were found so, and are written anew when somebody has them
@@ -73,6 +77,7 @@ const (
 	droppedPrefix = "dropped/"
 	pinPrefix     = "pins/"
 	chunkPrefix   = "chunks/"
+	probeKey      = "probe"
 	cacheBytes    = 64 << 20
 )
 
@@ -81,7 +86,7 @@ func Open(ctx context.Context, where string) (*Store, error) {
 	s := &Store{where: where, cache: cache{most: cacheBytes}}
 	var err error
 	if scheme, _, ok := strings.Cut(where, "://"); ok && scheme != "file" {
-		s.bucket, err = blob.OpenBucket(ctx, where)
+		s.bucket, err = blob.OpenBucket(ctx, quiet(where))
 	} else {
 		s.dir = strings.TrimPrefix(where, "file://")
 		s.bucket, err = fileblob.OpenBucket(s.dir, &fileblob.Options{CreateDir: true, NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
@@ -90,6 +95,18 @@ func Open(ctx context.Context, where string) (*Store, error) {
 		return nil, fmt.Errorf("store: %s: %w", where, redact(err))
 	}
 	return s, nil
+}
+
+// quiet has S3's client not warn of every answer without a checksum: pieces have their own.
+func quiet(where string) string {
+	u, err := url.Parse(where)
+	if err != nil || u.Scheme != "s3" || u.Query().Has("response_checksum_validation") {
+		return where
+	}
+	q := u.Query()
+	q.Set("response_checksum_validation", "when_required")
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // New keeps in a bucket that is open; it is closed by Close.
@@ -383,6 +400,9 @@ func (s *Store) Mirror(ctx context.Context, id wire.Hash, document []byte) (*Ver
 	if have := version.ID(document); have != id {
 		return nil, fmt.Errorf("store: version %d: want SHA-256 %s, have %s", m.Seq, id, have)
 	}
+	if err := s.probe(ctx); err != nil {
+		return nil, err
+	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return nil, err
@@ -402,6 +422,26 @@ func (s *Store) Mirror(ctx context.Context, id wire.Hash, document []byte) (*Ver
 		return nil, err
 	}
 	return &Version{id, document, m}, nil
+}
+
+// probe sees whether a bucket refuses to write over what is there, on which publishing rests. Some servers of S3 take the condition and do not look at it.
+func (s *Store) probe(ctx context.Context) error {
+	s.probing.Lock()
+	defer s.probing.Unlock()
+	if s.dir != "" || s.probed {
+		return nil
+	}
+	for range 2 {
+		err := s.write(ctx, probeKey, []byte("\n"), true)
+		if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+			s.probed = true
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("store: %s: %w", s.where, err)
+		}
+	}
+	return fmt.Errorf("store: %s: want a bucket that refuses to write over what is there when asked (If-None-Match), have one that does not: two who publish at the same time would lose a version", s.where)
 }
 
 // lock keeps other processes of this machine from publishing in the same folder: unlike buckets elsewhere, it knows no "if nobody else has made it".
