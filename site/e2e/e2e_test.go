@@ -291,7 +291,7 @@ func TestPage(t *testing.T) {
 	path := need(t)
 	exe := build(t)
 	p := serve(t, exe, "127.0.0.1:0")
-	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true))
+	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true), chromedp.Flag("use-fake-device-for-media-stream", true), chromedp.Flag("use-fake-ui-for-media-stream", true))
 	pictures := t.TempDir()
 	for _, part := range []struct {
 		name string
@@ -305,6 +305,9 @@ func TestPage(t *testing.T) {
 		}},
 		{"examples", b.examples},
 		{"chat", b.chat},
+		{"compose", b.compose},
+		{"camera", b.camera},
+		{"seeds", b.seeds},
 		{"retrieval", b.retrieval},
 		{"stop, undo, retry", b.control},
 		{"search", b.search},
@@ -314,6 +317,7 @@ func TestPage(t *testing.T) {
 		{"hostile files", b.hostile},
 		{"drawing", b.drawing},
 		{"reload", func(t *testing.T) { b.reload(t, p) }},
+		{"keyboard", b.keyboard},
 		{"small", b.small},
 		{"accessible", b.accessible},
 		{"offline", func(t *testing.T) {
@@ -500,7 +504,7 @@ func (b *tab) mine(t *testing.T, dir string) {
 		t.Errorf("the gallery has %d pictures, want %d and 2 of one's own", after, before)
 	}
 	b.shot(t, "mine")
-	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove green\"]').click(), true)")
+	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove: green\"]').click(), true)")
 	b.until(t, "document.querySelectorAll('#mine .hit').length === 1")
 }
 

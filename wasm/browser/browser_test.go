@@ -510,6 +510,14 @@ func (s *site) checkRetrieval(t *testing.T, n reference, queries [][]string) {
 	for _, h := range hits {
 		n.sameHits(t, "retrieve with a picture", h, answer.Pieces[0].Images)
 	}
+	alike, err := n.Search(runner.Normalised(image.Retrieval), 3, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.get(t, "look", &hits)
+	n.sameHits(t, "a picture's look alone", hits[0], alike)
+	n.sameHits(t, "a picture without its look", hits[1], answer.Pieces[0].Images)
+	n.sameHits(t, "similar", hits[2], alike)
 }
 
 func (s *site) checkScore(t *testing.T, n reference, text string) {
@@ -548,7 +556,8 @@ func (s *site) checkMistakes(t *testing.T) {
 	var mistakes []failure
 	s.get(t, "mistakes", &mistakes)
 	for i, want := range []failure{{"FromageError", "input", "top-p", true}, {"FromageError", "input", "numWrods", true}, {"FromageError", "picture", "picture", true},
-		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"AbortError", "20", "", false}} {
+		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"FromageError", "input", "look", true},
+		{"FromageError", "input", "one picture", true}, {"AbortError", "20", "", false}} {
 		if m := mistakes[i]; m.Name != want.Name || want.Typed && m.Code != want.Code || !strings.Contains(m.Message, want.Message) {
 			t.Errorf("mistake %d: have %+v, want %+v", i, m, want)
 		}
