@@ -100,9 +100,8 @@ func (b *tab) seeds(t *testing.T) {
 	if again := js[string](t, b, words); again != one {
 		t.Errorf("the same seed says %q, then %q", one, again)
 	}
-	b.act(t, "document.getElementById('retry').click()")
-	b.until(t, "!document.getElementById('stop').hidden || "+last+".innerText.includes('seed 8')")
-	b.until(t, idle)
+	b.act(t, last+".dataset.old = 1; document.getElementById('retry').click()")
+	b.until(t, last+" && "+last+".dataset.old !== '1' && "+idle)
 	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "seed 8") || js[string](t, b, "document.getElementById('set-seed').value") != "8" {
 		t.Errorf("Retry says %q, want the next seed in it", got)
 	}

@@ -33,6 +33,9 @@ import (
 	"fromage/shaders"
 )
 
+// patience is how long a page may take for all that it does: the machine may be busy with other things, and a page that hangs is the exception.
+const patience = 20 * time.Minute
+
 // chromium returns the browser's path; without one it skips, loudly, and fails where FROMAGE_REQUIRE_BROWSER is 1.
 func chromium(t *testing.T) string {
 	t.Helper()
@@ -203,7 +206,7 @@ func (b *broken) Write(p []byte) (int, error) {
 }
 
 // show runs the page until it says done.
-func (s *site) show(t *testing.T, path string, handler http.Handler, patience time.Duration) {
+func (s *site) show(t *testing.T, path string, handler http.Handler) {
 	t.Helper()
 	s.steps, s.fetched, s.done = map[string]json.RawMessage{}, map[string][]string{}, make(chan struct{})
 	s.gate = make(chan struct{})
@@ -437,7 +440,7 @@ func TestBrowser(t *testing.T) {
 	s := &site{}
 	s.show(t, path, s.handler(t, wasm, model, "testdata/page.js", x.Bytes(), map[string]any{
 		"prompts": prompts, "long": long, "queries": queries, "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
-	}), 5*time.Minute)
+	}))
 
 	s.checkLoading(t, n)
 	var answers []heard
@@ -743,7 +746,7 @@ func TestEarly(t *testing.T) {
 	s := &site{held: [2]int64{from, to}}
 	s.show(t, path, s.handler(t, wasm, model, "testdata/early.js", x.Bytes(), map[string]any{
 		"prompts": prompts, "query": "a cat", "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
-	}), 5*time.Minute)
+	}))
 
 	for _, step := range []string{"pictures", "lost pictures"} {
 		var early struct {
@@ -826,7 +829,7 @@ func TestAssets(t *testing.T) {
 	// The end of the download is held back, so that it is not there when the page stops.
 	_, end := languageModel(b.Manifest())
 	s := &site{breaks: 4, held: [2]int64{end - 4<<20, end}}
-	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil), 5*time.Minute)
+	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil))
 
 	var aborted struct {
 		Name string
