@@ -46,8 +46,11 @@ const app = {
     keepSettings();
   },
 
+  // announce has a screen reader say a text, after what it was told before.
   announce(text) {
-    $('announce').textContent = text;
+    if (!text) return;
+    $('announce').append(el('p', { textContent: text }));
+    while ($('announce').childElementCount > 30) $('announce').firstChild.remove();
   },
 
   notice(text) {
@@ -82,9 +85,10 @@ const app = {
     if (!this.ready) this.light('bad', problem.title(e));
   },
 
-  // find finds the k best pictures for a prompt of texts and Blobs. One picture alone is compared with the others, which needs no language model.
+  // find finds the k best pictures for a prompt of texts and Blobs. One picture alone is compared with the others, which needs no language model; beside a
+  // text its look counts too.
   find(parts, k, signal) {
-    return parts.length === 1 && parts[0] instanceof Blob ? this.f.similar(parts[0], { k, signal }) : this.f.retrieve(parts, { k, signal });
+    return parts.length === 1 && parts[0] instanceof Blob ? this.f.similar(parts[0], { k, signal }) : this.f.retrieve(parts, { k, look: 0.3, signal });
   },
 
   // use loads a model that was chosen.
@@ -239,14 +243,26 @@ function makeTabs() {
   });
 }
 
+// makeSide has settings and status come and go where there is no room for them beside the rest.
 function makeSide() {
+  const narrow = matchMedia('(max-width: 63rem)'), isOpen = () => $('side').classList.contains('open');
   const open = (on) => {
     $('side').classList.toggle('open', on);
-    $('side-button').setAttribute('aria-expanded', on);
+    $('side-button').setAttribute('aria-expanded', on || !narrow.matches);
   };
-  $('side-button').onclick = () => open(!$('side').classList.contains('open'));
-  document.addEventListener('keydown', (e) => e.key === 'Escape' && open(false));
+  $('side-button').onclick = () => {
+    if (!narrow.matches) return $('facts').scrollIntoView({ block: 'nearest' });
+    open(!isOpen());
+    if (isOpen()) [...$('side').querySelectorAll('select, input')].find((e) => e.checkVisibility()).focus();
+  };
+  narrow.onchange = () => open(false);
+  document.addEventListener('keydown', (e) => {
+    if (e.key !== 'Escape' || !isOpen()) return;
+    open(false);
+    $('side-button').focus();
+  });
   document.addEventListener('click', (e) => !e.target.closest('#side, #side-button') && open(false));
+  open(false);
 }
 
 // A file that is dropped beside a place for it must not replace the page.

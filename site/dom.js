@@ -49,6 +49,7 @@ export async function picture(file) {
   if (file.size > maxPicture) throw new Error(`${name} has ${bytes(file.size)}: at most ${bytes(maxPicture)} can be read.`);
   let decoded;
   try {
+    file = new File([await file.arrayBuffer()], name, { type: file.type }); // the one on the disk may go or change
     decoded = await decode(file);
   } catch {
     throw new Error(`${name} is not a picture that this browser can read: use PNG, JPEG, WebP, GIF or BMP.`);

@@ -329,9 +329,12 @@ export class Fromage {
     yield* this.#client.stream("generate", {parts: await pack(parts), options: JSON.stringify(options)}, {signal});
   }
 
-  /** retrieve finds the k best pictures for a prompt. @returns {Promise<Hit[]>} */
-  async retrieve(parts, {k = 10, signal} = {}) {
-    return JSON.parse(await this.#client.call("retrieve", {parts: await pack(parts), k}, {signal}));
+  /**
+   * retrieve finds the k best pictures for a prompt. look, from 0 to 1, is how much the look of the prompt's first picture counts beside what the model says.
+   * @returns {Promise<Hit[]>}
+   */
+  async retrieve(parts, {k = 10, look, signal} = {}) {
+    return JSON.parse(await this.#client.call("retrieve", {parts: await pack(parts), k, look}, {signal}));
   }
 
   /** similar finds the k pictures that look most like one; the language model is not needed. @returns {Promise<Hit[]>} */

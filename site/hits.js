@@ -50,7 +50,7 @@ export class Pictures {
     const facts = [hit.score === undefined ? null : `score ${hit.score.toFixed(2)}`, hit.own ? 'yours' : hit.licence || 'licence unknown'];
     return el('li', {}, el('figure', { class: 'hit' }, img,
       el('figcaption', { title: hit.path }, name, el('small', { textContent: facts.filter(Boolean).join(' · ') })),
-      el('div', { class: 'bar' }, el('button', { type: 'button', 'aria-label': `Use ${name} in a message`, textContent: 'Use in message', onclick: () => use(hit) }))));
+      el('div', { class: 'bar' }, el('button', { type: 'button', 'aria-label': `Use in message: ${name}`, textContent: 'Use in message', onclick: () => use(hit) }))));
   }
 
   // list shows hits in their order.

@@ -19,6 +19,7 @@ export class Mine {
         $(input).value = '';
       };
     }
+    $('mine-folder').hidden = !('webkitdirectory' in $('mine-folder-input')); // some phones choose no folders
     $('mine-stop').onclick = () => { this.stopped = true; };
     $('mine-clear').onclick = () => this.clear();
     onDrop($('panel-mine'), (files) => this.add(files));
@@ -98,6 +99,7 @@ export class Mine {
   }
 
   async clear() {
+    if (!confirm(`Remove ${plural(this.rows.size, 'picture')} from this browser?`)) return;
     this.stopped = true;
     await this.removing([...this.rows.keys()]);
   }
@@ -119,7 +121,7 @@ export class Mine {
     $('mine-clear').hidden = rows.length < 2;
     $('mine').replaceChildren(...rows.map((p) => {
       const card = this.app.pictures.card({ ...p, own: true }, (h) => this.app.chat.use(h));
-      card.querySelector('.bar').append(el('button', { type: 'button', textContent: 'Remove', 'aria-label': `Remove ${p.caption}`, onclick: () => this.removing([p.path]) }));
+      card.querySelector('.bar').append(el('button', { type: 'button', textContent: 'Remove', 'aria-label': `Remove: ${p.caption}`, onclick: () => this.removing([p.path]) }));
       return card;
     }));
   }

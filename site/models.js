@@ -39,8 +39,8 @@ export class Models {
     this.against = new Map(); // model → what speaks against it, or null
     $('model').onchange = () => this.choose(list.find((m) => m.name === $('model').value));
     $('loading-other').onclick = (e) => {
-      e.stopPropagation(); // a click beside it would close the settings
-      if (!$('side').classList.contains('open')) $('side-button').click();
+      e.stopPropagation(); // a click beside the settings closes them
+      if (!$('model').checkVisibility()) $('side-button').click();
       $('model').focus();
     };
     $('loading-other').hidden = list.length < 2;

@@ -2,7 +2,7 @@
 
 // A conversation as data: how turns are put to the model, and how they are written to and read from files.
 //
-// A turn is {mode, prompt, answer, stop, tokens, msFirst, tokPerS}. A prompt is a list of {text} and {blob, name}; an answer is a list of {text} and
+// A turn is {mode, prompt, answer, stop, tokens, msFirst, tokPerS, seed}. A prompt is a list of {text} and {blob, name}; an answer is a list of {text} and
 // {images, note}, where an image is a hit of fromage.js.
 
 // dress puts a question as the reference does its dialogues: "Q: …\nA:", after the pictures that begin it. Pictures alone are captioned where they
@@ -72,8 +72,8 @@ async function withPictures(turns, blobOf) {
       }
       answer.push({ images, ...(a.note && { note: a.note }) });
     }
-    const { mode, stop, tokens, msFirst, tokPerS } = turn;
-    out.push({ mode, prompt, answer, stop, tokens, msFirst, tokPerS });
+    const { mode, stop, tokens, msFirst, tokPerS, seed } = turn;
+    out.push({ mode, prompt, answer, stop, tokens, msFirst, tokPerS, seed });
   }
   return out;
 }
@@ -116,7 +116,7 @@ export async function fromJSON(file) {
       });
       return { images, ...(a.note && { note: text(a.note) }) };
     });
-    return { mode: turn.mode, prompt, answer, stop: text(turn.stop), tokens: number(turn.tokens), msFirst: number(turn.msFirst), tokPerS: number(turn.tokPerS) };
+    return { mode: turn.mode, prompt, answer, stop: text(turn.stop), tokens: number(turn.tokens), msFirst: number(turn.msFirst), tokPerS: number(turn.tokPerS), seed: number(turn.seed) };
   });
 }
 

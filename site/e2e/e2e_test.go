@@ -143,7 +143,7 @@ type tab struct {
 func show(t *testing.T, path, address string, flags ...chromedp.ExecAllocatorOption) *tab {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 800),
-		chromedp.Flag("disable-dev-shm-usage", true))
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(patience))
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(options, flags...)...)
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(alloc)
@@ -291,7 +291,7 @@ func TestPage(t *testing.T) {
 	path := need(t)
 	exe := build(t)
 	p := serve(t, exe, "127.0.0.1:0")
-	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true))
+	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true), chromedp.Flag("use-fake-device-for-media-stream", true), chromedp.Flag("use-fake-ui-for-media-stream", true))
 	pictures := t.TempDir()
 	for _, part := range []struct {
 		name string
@@ -305,6 +305,9 @@ func TestPage(t *testing.T) {
 		}},
 		{"examples", b.examples},
 		{"chat", b.chat},
+		{"compose", b.compose},
+		{"camera", b.camera},
+		{"seeds", b.seeds},
 		{"retrieval", b.retrieval},
 		{"stop, undo, retry", b.control},
 		{"search", b.search},
@@ -314,6 +317,7 @@ func TestPage(t *testing.T) {
 		{"hostile files", b.hostile},
 		{"drawing", b.drawing},
 		{"reload", func(t *testing.T) { b.reload(t, p) }},
+		{"keyboard", b.keyboard},
 		{"small", b.small},
 		{"accessible", b.accessible},
 		{"offline", func(t *testing.T) {
@@ -336,10 +340,16 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 	if _, err := chromedp.Call(b.ctx, network.Enable, network.EnableParams{}); err != nil {
 		t.Fatal(err)
 	}
+	b.first(t, `addEventListener('DOMContentLoaded', () => {
+		const text = document.getElementById('loading');
+		window.loading = new Set();
+		new MutationObserver(() => loading.add(text.innerText)).observe(text, { subtree: true, childList: true, characterData: true });
+	})`)
 	b.do(t, chromedp.Navigate(p.url))
-	b.until(t, "document.getElementById('loading-text').textContent.includes('MB')")
-	b.shot(t, "loading")
 	b.until(t, ready)
+	if said := js[string](t, b, "[...loading].join('\\n')"); !strings.Contains(said, "of 27.1 MB") || !strings.Contains(said, "MB/s") || !strings.Contains(said, "can be used already") {
+		t.Errorf("while it loads, the page says %q, want how far it is and what can be used", said)
+	}
 	facts := js[string](t, b, "document.getElementById('facts').innerText")
 	for _, want := range []string{"q8", "software", "OPFS", "MB", "pictures"} {
 		if !strings.Contains(facts, want) {
@@ -419,14 +429,17 @@ func (b *tab) control(t *testing.T) {
 		t.Error("Undo does not give the message back")
 	}
 	js[bool](t, b, "(document.getElementById('input').replaceChildren(), document.getElementById('set-numWords').value = 200, document.getElementById('mode').value = 'raw', document.getElementById('input').focus(), true)")
+	b.act(t, `const stop = document.getElementById('stop');
+		const watch = new MutationObserver(() => { if (document.querySelector('.turn:last-child .text')) { watch.disconnect(); window.stopped = true; stop.click() } });
+		watch.observe(document.getElementById('log'), { subtree: true, childList: true })`)
 	b.do(t, chromedp.KeyEvent("Once upon a time"), chromedp.KeyEvent(kb.Enter))
-	b.until(t, "!document.getElementById('stop').hidden")
-	js[bool](t, b, "(document.getElementById('stop').click(), true)")
-	b.until(t, idle)
-	js[bool](t, b, "(document.getElementById('set-numWords').value = 6, document.getElementById('retry').click(), true)")
-	b.until(t, "!document.getElementById('stop').hidden")
-	b.until(t, idle)
-	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "token") {
+	b.until(t, "window.stopped && "+idle)
+	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "stopped") {
+		t.Errorf("after Stop: %q, want that said", got)
+	}
+	b.act(t, last+".dataset.old = 1; document.getElementById('set-numWords').value = 6; document.getElementById('retry').click()")
+	b.until(t, last+" && "+last+".dataset.old !== '1' && "+idle)
+	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "token") || strings.Contains(got, "stopped") {
 		t.Errorf("after Stop and Retry: %q, want an answer", got)
 	}
 }
@@ -500,7 +513,7 @@ func (b *tab) mine(t *testing.T, dir string) {
 		t.Errorf("the gallery has %d pictures, want %d and 2 of one's own", after, before)
 	}
 	b.shot(t, "mine")
-	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove green\"]').click(), true)")
+	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove: green\"]').click(), true)")
 	b.until(t, "document.querySelectorAll('#mine .hit').length === 1")
 }
 
@@ -517,14 +530,11 @@ func (b *tab) lost(t *testing.T) {
 		return true;
 	})`)
 	b.say(t, "find", "an emoji of volcano")
-	b.until(t, "document.getElementById('notice').textContent.includes('GPU') && "+ready)
+	b.until(t, "document.getElementById('notice').textContent.includes('GPU')") // during the search, or after it
 	if got := b.say(t, "find", "an emoji of microscope"); !strings.Contains(got, "microscope") {
 		t.Errorf("after the GPU was lost: %q, want a microscope", got)
 	}
-	b.until(t, ready)
-	if notice := js[string](t, b, "document.getElementById('notice').textContent"); !strings.Contains(notice, "back on the GPU") {
-		t.Errorf("notice = %q, want it to say that the model is back", notice)
-	}
+	b.until(t, ready+" && document.getElementById('notice').textContent.includes('back on the GPU')")
 }
 
 func (b *tab) reload(t *testing.T, p *program) {

@@ -47,6 +47,11 @@ func (b *tab) exchange(t *testing.T) {
 	if _, err := chromedp.CallBrowser(b.ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: "allow", DownloadPath: dir}); err != nil {
 		t.Fatal(err)
 	}
+	b.act(t, "document.getElementById('tab-chat').click(); document.getElementById('set-numWords').value = 8")
+	b.drop(t, "#composer", "fxemoji/00252.webp")
+	b.until(t, "document.querySelector('#input .pic')")
+	b.say(t, "ask", "What is this?")
+	b.say(t, "find", "an emoji of microscope")
 	turns, words := js[int](t, b, "document.querySelectorAll('.turn').length"), js[string](t, b, log)
 	said, found := js[int](t, b, "document.querySelectorAll('.said img').length"), js[int](t, b, "document.querySelectorAll('.turn .hit').length")
 	if said == 0 || found == 0 {
@@ -59,7 +64,7 @@ func (b *tab) exchange(t *testing.T) {
 				return data
 			}
 		}
-		t.Fatalf("%s was not downloaded", name)
+		t.Fatalf("%s was not downloaded; notice %q", name, js[string](t, b, "document.getElementById('notice').textContent"))
 		return nil
 	}
 	doc := read(t, saved("conversation.json", "]\n}"))

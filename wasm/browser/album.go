@@ -152,6 +152,33 @@ func (s *session) similar(ctx context.Context, c *call) (any, error) {
 	return s.album.describe(hits)
 }
 
+// leaning is an album searched for what a picture looks like and what a prompt says: the one weighs w, the other 1−w.
+type leaning struct {
+	*album
+	w    float64
+	look []float32 // of length 1
+}
+
+// leaning returns the album, or it leaning towards a picture where w, a number from 0 to 1, is given.
+func (a *album) leaning(w js.Value, image *runner.Image) (runner.Searcher, error) {
+	if w.IsUndefined() {
+		return a, nil
+	}
+	if w.Type() != js.TypeNumber || !(w.Float() >= 0 && w.Float() <= 1) {
+		return nil, coded("input", fmt.Errorf("look: want a number from 0 to 1, have %v", w))
+	}
+	return leaning{a, w.Float(), runner.Normalised(image.Retrieval)}, nil
+}
+
+// Search implements runner.Searcher.
+func (l leaning) Search(e []float32, k int, seen []int) ([]index.Hit, error) {
+	mixed := make([]float32, len(e))
+	for i := range e {
+		mixed[i] = float32(l.w*float64(l.look[i]) + (1-l.w)*float64(e[i]))
+	}
+	return l.album.Search(runner.Normalised(mixed), k, seen)
+}
+
 // hit is a picture found, as the page sees it.
 type hit struct {
 	Row   int     `json:"row"`

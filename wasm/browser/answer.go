@@ -173,7 +173,8 @@ func (s *session) answer(ctx context.Context, c *call, seq *runner.Sequence, par
 	return nil
 }
 
-// retrieve returns the k best pictures for a prompt: {parts, k}. A [RET] is put at its end if it has none; of several, each adds its own.
+// retrieve returns the k best pictures for a prompt: {parts, k, look}. A [RET] is put at its end if it has none; of several, each adds its own. look is how
+// much the look of the prompt's first picture counts beside what the model says.
 func (s *session) retrieve(ctx context.Context, c *call) (any, error) {
 	k := number(c.args.Get("k"))
 	if k < 1 {
@@ -196,7 +197,13 @@ func (s *session) retrieve(ctx context.Context, c *call) (any, error) {
 			parts = append(parts, runner.Part{Text: retMark})
 		}
 	}
-	answer, err := s.r.Retrieve(ctx, parts, o, s.album)
+	var search runner.Searcher = s.album
+	if first := slices.IndexFunc(parts, func(p runner.Part) bool { return !isText(p) }); first >= 0 {
+		if search, err = s.album.leaning(c.args.Get("look"), parts[first].Image); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := s.r.Retrieve(ctx, parts, o, search)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,9 @@ import (
 	"fromage/shaders"
 )
 
+// patience is how long a page may take for all that it does: the machine may be busy with other things, and a page that hangs is the exception.
+const patience = 20 * time.Minute
+
 // chromium returns the browser's path; without one it skips, loudly, and fails where FROMAGE_REQUIRE_BROWSER is 1.
 func chromium(t *testing.T) string {
 	t.Helper()
@@ -204,7 +207,7 @@ func (b *broken) Write(p []byte) (int, error) {
 }
 
 // show runs the page until it says done.
-func (s *site) show(t *testing.T, path string, handler http.Handler, patience time.Duration) {
+func (s *site) show(t *testing.T, path string, handler http.Handler) {
 	t.Helper()
 	s.steps, s.fetched, s.done = map[string]json.RawMessage{}, map[string][]string{}, make(chan struct{})
 	s.gate = make(chan struct{})
@@ -438,7 +441,7 @@ func TestBrowser(t *testing.T) {
 	s := &site{}
 	s.show(t, path, s.handler(t, wasm, model, "testdata/page.js", x.Bytes(), map[string]any{
 		"prompts": prompts, "long": long, "queries": queries, "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
-	}), 5*time.Minute)
+	}))
 
 	s.checkLoading(t, n)
 	var answers []heard
@@ -511,6 +514,14 @@ func (s *site) checkRetrieval(t *testing.T, n reference, queries [][]string) {
 	for _, h := range hits {
 		n.sameHits(t, "retrieve with a picture", h, answer.Pieces[0].Images)
 	}
+	alike, err := n.Search(runner.Normalised(image.Retrieval), 3, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.get(t, "look", &hits)
+	n.sameHits(t, "a picture's look alone", hits[0], alike)
+	n.sameHits(t, "a picture without its look", hits[1], answer.Pieces[0].Images)
+	n.sameHits(t, "similar", hits[2], alike)
 }
 
 func (s *site) checkScore(t *testing.T, n reference, text string) {
@@ -549,7 +560,8 @@ func (s *site) checkMistakes(t *testing.T) {
 	var mistakes []failure
 	s.get(t, "mistakes", &mistakes)
 	for i, want := range []failure{{"FromageError", "input", "top-p", true}, {"FromageError", "input", "numWrods", true}, {"FromageError", "picture", "picture", true},
-		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"AbortError", "20", "", false}} {
+		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"FromageError", "input", "look", true},
+		{"FromageError", "input", "one picture", true}, {"AbortError", "20", "", false}} {
 		if m := mistakes[i]; m.Name != want.Name || want.Typed && m.Code != want.Code || !strings.Contains(m.Message, want.Message) {
 			t.Errorf("mistake %d: have %+v, want %+v", i, m, want)
 		}
@@ -735,7 +747,7 @@ func TestEarly(t *testing.T) {
 	s := &site{held: [2]int64{from, to}}
 	s.show(t, path, s.handler(t, wasm, model, "testdata/early.js", x.Bytes(), map[string]any{
 		"prompts": prompts, "query": "a cat", "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
-	}), 5*time.Minute)
+	}))
 
 	for _, step := range []string{"pictures", "lost pictures"} {
 		var early struct {
@@ -818,7 +830,7 @@ func TestAssets(t *testing.T) {
 	// The end of the download is held back, so that it is not there when the page stops.
 	_, end := languageModel(b.Manifest())
 	s := &site{breaks: 4, held: [2]int64{end - 4<<20, end}}
-	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil), 5*time.Minute)
+	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil))
 
 	var aborted struct {
 		Name string

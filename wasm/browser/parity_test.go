@@ -68,7 +68,7 @@ func served(t *testing.T, model string, x []byte, plan any) *site {
 		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	})
-	s.show(t, path, mux, 8*time.Minute)
+	s.show(t, path, mux)
 	return s
 }
 
