@@ -64,6 +64,7 @@ type peer struct {
 	pieceOf  wire.Hash
 	total    uint64
 	uploaded int64
+	back     uint64 // bytes taken that no credit was given back for
 	asked    map[wire.Hash]bool
 }
 
@@ -280,7 +281,12 @@ func (p *peer) chunk(ctx context.Context, f *wire.Chunk) error {
 			return err
 		}
 	}
-	return p.send(&wire.Credit{Bytes: uint64(len(f.Data))})
+	if p.back += uint64(len(f.Data)); p.back < upCredit/8 {
+		return nil
+	}
+	n := p.back
+	p.back = 0
+	return p.send(&wire.Credit{Bytes: n})
 }
 
 // store keeps a piece that is whole, if it is what it is called.
