@@ -101,6 +101,7 @@ func attentionFast(p AttentionParams, b attentionBuffers) {
 			if count == 0 {
 				continue
 			}
+			_ = b.Kv[:(count-1)*stride] // a wild count shows before there is made room for it
 			weights = slices.Grow(weights[:0], count)[:count]
 			rows := b.Kv[first*stride+h*Dh:]
 			simd.Dots(weights, b.Q[t*int(p.QStride)+h*Dh:][:Dh], rows[p.KOffset:], stride)
