@@ -38,6 +38,14 @@ type Device interface {
 	Close() error
 }
 
+// Library is a Device that may hold contents which somebody else put there, such as weights that several programs use.
+type Library interface {
+	Device
+	// Shared returns a buffer with the contents of this SHA-256 (in lowercase hex) and size in bytes, or 0 where there is none. It may not be written to;
+	// Free gives the handle back and leaves the contents.
+	Shared(sha256 string, size int) (Buffer, error)
+}
+
 // What a Device's errors match under errors.Is.
 var (
 	// ErrLost: the device is gone (driver reset, device unplugged); nothing on it can be read any more.
@@ -116,6 +124,9 @@ type Kernel struct {
 	Labels []string
 	// Subgroups and F16 name the WGSL extensions that Source needs; the device adds the enable lines that its compiler wants.
 	Subgroups, F16 bool
+	// Reach, where there is one, says how many words of each binding a dispatch with these parameters looks at, whatever the buffers contain; nil if
+	// the kernel cannot run with them. Devices refuse dispatches that reach outside their buffers, and that bounds the time a dispatch takes.
+	Reach func(params []byte) []uint64
 	// Twin computes in Go, on plain words, what one dispatch of the kernel computes.
 	Twin func(Call)
 }

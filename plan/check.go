@@ -32,17 +32,28 @@ func (p *Program) Check() error {
 				return fmt.Errorf("plan: %s: operand %d does not exist or is not made yet", c.op, id)
 			}
 		}
-		out := op.writes()
-		if out <= 0 || int(out) > len(p.Values) {
-			return fmt.Errorf("plan: %s: result %d does not exist", c.op, out)
+		makes, changes := op.writes()
+		for _, out := range append(makes, changes...) {
+			if out < 0 || int(out) > len(p.Values) {
+				return fmt.Errorf("plan: %s: result %d does not exist", c.op, out)
+			}
 		}
-		if k := p.Value(out).Kind; k == Input || k == Weight || (k == State) != (op.name() == "store_rows") || k != State && c.made[out] {
-			return fmt.Errorf("plan: %s: may not write %s value %d", c.op, k, out)
+		for _, out := range makes {
+			if k := kindOf(p, out); out != 0 && (k != Activation && k != Output || c.made[out]) {
+				return fmt.Errorf("plan: %s: may not make %s value %d", c.op, k, out)
+			}
+		}
+		for _, out := range changes {
+			if k := kindOf(p, out); out != 0 && k != State {
+				return fmt.Errorf("plan: %s: may not change %s value %d", c.op, k, out)
+			}
 		}
 		if op.check(c); c.err != nil {
 			return c.err
 		}
-		c.made[out] = true
+		for _, out := range makes {
+			c.made[out] = true
+		}
 	}
 	for i, v := range p.Values {
 		if v.Kind == Output && !c.made[i+1] {
@@ -50,6 +61,13 @@ func (p *Program) Check() error {
 		}
 	}
 	return nil
+}
+
+func kindOf(p *Program, id ID) Kind {
+	if id == 0 {
+		return Activation
+	}
+	return p.Value(id).Kind
 }
 
 // Check holds all programs to the rules, and the weights they name to the specs.

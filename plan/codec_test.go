@@ -53,7 +53,7 @@ func TestCodecRefuses(t *testing.T) {
 	for _, c := range []struct{ program, want string }{
 		{`{"name":"p","values":[],"ops":[{"explode":{}}]}`, `op 0: there is no operation "explode"`},
 		{`{"name":"p","values":[],"ops":[{}]}`, "op 0: want one operation, have 0"},
-		{`{"name":"p","values":[],"ops":[{"add":null}]}`, "result 0 does not exist"},
+		{`{"name":"p","values":[],"ops":[{"add":null}]}`, "want a, have none"},
 		{`{"name":"p","values":[],"ops":[{"add":{"a":1,"z":2}}]}`, `unknown field "z"`},
 		{`{"name":"p","values":[],"more":1}`, `unknown field "more"`},
 		{`{"name":"p","values":[{"name":"x","kind":"input","rows":"T","cols":-1}]}`, "shape or kind out of range"},

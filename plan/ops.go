@@ -10,8 +10,9 @@ type Op interface {
 	name() string
 	// reads lists the values it needs; 0 entries are absent operands.
 	reads() []ID
-	// writes is the value it makes, or changes in part.
-	writes() ID
+	// writes lists the values it makes, where 0 entries are results that nobody wants, and the states that it changes in part: rows of a KV cache, sums
+	// of gradients.
+	writes() (makes, changes []ID)
 	// check holds the operands to the shape rule.
 	check(c *checker)
 	// lower adds the kernel dispatches.
@@ -128,7 +129,7 @@ type Normalize struct {
 	Y ID `json:"y"`
 }
 
-// NLL is the negative log-likelihood of Labels (R) u32 under X (R,V) and whether the label is the most likely: → Y (R,2).
+// NLL is the negative log-likelihood of Labels (R) u32 under X (R,V) and how many columns are more likely: → Y (R,2).
 type NLL struct {
 	X      ID `json:"x"`
 	Labels ID `json:"labels"`
@@ -159,14 +160,14 @@ func (o *Add) reads() []ID         { return []ID{o.A, o.B} }
 func (o *Normalize) reads() []ID   { return []ID{o.X} }
 func (o *NLL) reads() []ID         { return []ID{o.X, o.Labels} }
 
-func (o *Embed) writes() ID       { return o.Y }
-func (o *LayerNorm) writes() ID   { return o.Y }
-func (o *Linear) writes() ID      { return o.Y }
-func (o *Attention) writes() ID   { return o.Y }
-func (o *StoreRows) writes() ID   { return o.KV }
-func (o *GatherRows) writes() ID  { return o.Y }
-func (o *Patches) writes() ID     { return o.Y }
-func (o *VisionEmbed) writes() ID { return o.Y }
-func (o *Add) writes() ID         { return o.Y }
-func (o *Normalize) writes() ID   { return o.Y }
-func (o *NLL) writes() ID         { return o.Y }
+func (o *Embed) writes() (makes, changes []ID)       { return []ID{o.Y}, nil }
+func (o *LayerNorm) writes() (makes, changes []ID)   { return []ID{o.Y}, nil }
+func (o *Linear) writes() (makes, changes []ID)      { return []ID{o.Y}, nil }
+func (o *Attention) writes() (makes, changes []ID)   { return []ID{o.Y}, nil }
+func (o *StoreRows) writes() (makes, changes []ID)   { return nil, []ID{o.KV} }
+func (o *GatherRows) writes() (makes, changes []ID)  { return []ID{o.Y}, nil }
+func (o *Patches) writes() (makes, changes []ID)     { return []ID{o.Y}, nil }
+func (o *VisionEmbed) writes() (makes, changes []ID) { return []ID{o.Y}, nil }
+func (o *Add) writes() (makes, changes []ID)         { return []ID{o.Y}, nil }
+func (o *Normalize) writes() (makes, changes []ID)   { return []ID{o.Y}, nil }
+func (o *NLL) writes() (makes, changes []ID)         { return []ID{o.Y}, nil }

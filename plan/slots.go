@@ -4,11 +4,12 @@ package plan
 
 // Slots assigns the program's activations to few buffers: two activations share a slot when the last operation that reads the one comes before
 // the operation that makes the other. slot[id−1] is the slot of an activation and −1 for other values; size[slot] is the bytes it needs for
-// runs of up to max.
-func (p *Program) Slots(max Dims) (slot []int, size []int) {
+// runs of up to most.
+func (p *Program) Slots(most Dims) (slot []int, size []int) {
 	last := make([]int, len(p.Values))
 	for i, op := range p.Ops {
-		for _, id := range append(op.reads(), op.writes()) {
+		makes, _ := op.writes()
+		for _, id := range append(op.reads(), makes...) {
 			if id > 0 {
 				last[id-1] = i
 			}
@@ -20,26 +21,27 @@ func (p *Program) Slots(max Dims) (slot []int, size []int) {
 	}
 	var freeFrom []int // by slot: the first operation that may write it anew
 	for i, op := range p.Ops {
-		id := op.writes() - 1
-		if p.Values[id].Kind != Activation || slot[id] >= 0 {
-			continue
-		}
-		bytes := p.Values[id].Bytes(max)
-		best := -1
-		for s, from := range freeFrom {
-			if from <= i && (best < 0 || closer(size[s], size[best], bytes)) {
-				best = s
+		makes, _ := op.writes()
+		for _, made := range makes {
+			id := made - 1
+			if made == 0 || p.Values[id].Kind != Activation || slot[id] >= 0 {
+				continue
 			}
+			bytes := p.Values[id].Bytes(most)
+			best := -1
+			for s, from := range freeFrom {
+				if from <= i && (best < 0 || closer(size[s], size[best], bytes)) {
+					best = s
+				}
+			}
+			if best < 0 {
+				best = len(size)
+				size, freeFrom = append(size, 0), append(freeFrom, 0)
+			}
+			slot[id] = best
+			size[best] = max(size[best], bytes)
+			freeFrom[best] = last[id] + 1
 		}
-		if best < 0 {
-			best = len(size)
-			size, freeFrom = append(size, 0), append(freeFrom, 0)
-		}
-		slot[id] = best
-		if size[best] < bytes {
-			size[best] = bytes
-		}
-		freeFrom[best] = last[id] + 1
 	}
 	return slot, size
 }

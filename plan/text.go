@@ -19,7 +19,8 @@ func (p *Program) WriteText(w io.Writer) error {
 		}
 	}
 	for i, op := range p.Ops {
-		fmt.Fprintf(&b, "  %3d  %s = %s(%s)%s\n", i, p.label(op.writes()), op.name(), p.labels(op.reads()), attributes(op))
+		makes, changes := op.writes()
+		fmt.Fprintf(&b, "  %3d  %s = %s(%s)%s\n", i, p.labels(append(makes, changes...)), op.name(), p.labels(op.reads()), attributes(op))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

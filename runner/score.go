@@ -10,6 +10,7 @@ type Likelihood struct {
 	Sum    float64   `json:"sum"`            // natural logarithm of the text's probability
 	Tokens []float32 `json:"tokens"`         // logarithm of each predicted token's probability, in order
 	Top1   int       `json:"top1"`           // how many of them were the most likely
+	Top5   int       `json:"top5"`           // how many were among the five most likely
 }
 
 // Score returns the likelihood of each prompt: get_log_lik_scores. Pictures are read but not predicted. All prompts run packed together.
@@ -52,8 +53,11 @@ func (r *Runner) ScoreSequences(ctx context.Context, sequences []*Sequence) ([]L
 		for range f.want {
 			l.Tokens = append(l.Tokens, -res.nll[n])
 			l.Sum -= float64(res.nll[n])
-			if res.hit[n] {
+			if res.rank[n] < 1 {
 				l.Top1++
+			}
+			if res.rank[n] < 5 {
+				l.Top5++
 			}
 			n++
 		}

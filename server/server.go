@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package server serves the page, its program, models, an index and pictures over HTTP.
+// Package server serves the page, its program, models, indexes and pictures over HTTP.
 //
-// What enters is a folder of site files, files opened for reading in place, and requests that read; what leaves is answers with security headers,
-// entity tags, byte ranges and, for the program, the encoding that the browser takes. The package refuses to know what is in the files beyond the
-// names and hashes it is given: it computes nothing on models or pictures, and it takes nothing from a page.
+// What enters is a folder of site files, files opened for reading in place or a store of versions, and requests that read; what leaves is answers with
+// security headers, entity tags, byte ranges and, for the program, the encoding that the browser takes. The package refuses to know what is in the files
+// beyond names and hashes: it computes nothing on models or pictures, and it takes nothing from a page. What publishers may change is package hub's.
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,6 +34,7 @@ type Config struct {
 	GPU      string       // the text of gpu.js
 	Models   []Model      // at least one; the first is the one the page begins with
 	Pictures Pictures     // what the models' indexes name; nil for none
+	Live     *Live        // versions, instead of models and pictures; nil for none
 	Version  string       // of the program, told to the page
 	Hosts    []string     // names, without port, that requests may be addressed to; empty for any
 	Log      *slog.Logger // a line for each request; nil for none
@@ -71,11 +73,6 @@ var types = map[string]string{
 	".svg": "image/svg+xml", ".wasm": "application/wasm", ".webmanifest": "application/manifest+json",
 }
 
-// pictureTypes are those that a page can show and the model can read. SVG is not among them: it may carry scripts.
-var pictureTypes = map[string]string{
-	".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif", ".bmp": "image/bmp",
-}
-
 // static is a small file in memory, in each encoding there is.
 type static struct {
 	name, mime, tag string
@@ -91,7 +88,7 @@ type handler struct {
 // Handler returns the site. It answers GET and HEAD alone; a request that is addressed to another host than Config.Hosts says is refused, so that a
 // foreign page whose name was made to resolve to this machine cannot read from it.
 func Handler(c Config) (http.Handler, error) {
-	if len(c.Models) == 0 {
+	if len(c.Models) == 0 && c.Live == nil {
 		return nil, errors.New("server: want at least one model, have none")
 	}
 	h := &handler{config: c, static: map[string]*static{}, mux: http.NewServeMux()}
@@ -101,7 +98,9 @@ func Handler(c Config) (http.Handler, error) {
 	if err := h.readProgram(); err != nil {
 		return nil, err
 	}
-	if err := h.describe(); err != nil {
+	if c.Live != nil {
+		c.Live.routes(h.mux, c.Version)
+	} else if err := h.describe(); err != nil {
 		return nil, err
 	}
 	h.addWorker()
@@ -186,25 +185,30 @@ func (m *Model) indexURL() string {
 	return "/gallery/" + m.Name + ".index"
 }
 
+// siteConfig is config.json.
+type siteConfig struct {
+	Models   []siteModel `json:"models"`
+	Pictures string      `json:"pictures"`       // where the gallery's are; "" for no gallery
+	Sync     string      `json:"sync,omitempty"` // where versions come from; "" where nothing changes
+	Version  string      `json:"version"`
+}
+
+type siteModel struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	Title    string `json:"title"`
+	Bytes    int64  `json:"bytes"`
+	DType    string `json:"dtype"`
+	Hash     string `json:"hash"`
+	Embedded bool   `json:"embedded"`
+	Memory   int64  `json:"memory"`
+	Buffer   int64  `json:"buffer"`
+	Index    string `json:"index"`
+}
+
 // describe makes config.json, which tells the page what there is.
 func (h *handler) describe() error {
-	type model struct {
-		Name     string `json:"name"`
-		URL      string `json:"url"`
-		Title    string `json:"title"`
-		Bytes    int64  `json:"bytes"`
-		DType    string `json:"dtype"`
-		Hash     string `json:"hash"`
-		Embedded bool   `json:"embedded"`
-		Memory   int64  `json:"memory"`
-		Buffer   int64  `json:"buffer"`
-		Index    string `json:"index"`
-	}
-	var doc struct {
-		Models   []model `json:"models"`
-		Pictures string  `json:"pictures"` // where the gallery's are; "" for no gallery
-		Version  string  `json:"version"`
-	}
+	var doc siteConfig
 	doc.Version = h.config.Version
 	seen := map[string]bool{}
 	for _, m := range h.config.Models {
@@ -212,7 +216,7 @@ func (h *handler) describe() error {
 			return fmt.Errorf("server: model %q: want names that differ, without slashes, braces and spaces", m.Name)
 		}
 		seen[m.Name] = true
-		doc.Models = append(doc.Models, model{m.Name, m.url(), m.Title, m.Size, m.DType, m.Hash, m.Embedded, m.Memory, m.Buffer, m.indexURL()})
+		doc.Models = append(doc.Models, siteModel{m.Name, m.url(), m.Title, m.Size, m.DType, m.Hash, m.Embedded, m.Memory, m.Buffer, m.indexURL()})
 	}
 	if h.config.Pictures != nil {
 		doc.Pictures = "/gallery/pictures/"
@@ -247,8 +251,12 @@ func (h *handler) addWorker() {
 			fmt.Fprintln(gallery, m.Name, m.Index.Hash)
 		}
 	}
+	index := ""
+	if len(h.config.Models) > 0 {
+		index = h.config.Models[0].indexURL()
+	}
 	text := fmt.Sprintf("const FILES = %s;\nconst VERSION = \"%x\";\nconst GALLERY = \"%x\";\nconst INDEX = %q;\n",
-		list, sum.Sum(nil)[:8], gallery.Sum(nil)[:8], h.config.Models[0].indexURL())
+		list, sum.Sum(nil)[:8], gallery.Sum(nil)[:8], index)
 	h.add("sw.js", map[string][]byte{"": append([]byte(text), sw.encoded[""]...)})
 }
 
@@ -349,7 +357,7 @@ func (f *File) serve(w http.ResponseWriter, r *http.Request) {
 // serve serves a picture file. Whatever else is in the folder, hidden files too, is not there for it.
 func (p Pictures) serve(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("path")
-	mime := pictureTypes[strings.ToLower(path.Ext(name))]
+	mime := pictureType(name)
 	if mime == "" || !fs.ValidPath(name) || strings.Contains("/"+name, "/.") {
 		http.NotFound(w, r)
 		return
@@ -384,3 +392,9 @@ func (o *observed) Write(p []byte) (int, error) {
 }
 
 func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+// Hijack implements http.Hijacker, for websockets.
+func (o *observed) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	o.status = http.StatusSwitchingProtocols
+	return http.NewResponseController(o.ResponseWriter).Hijack()
+}

@@ -16,9 +16,7 @@ const attentionMaxDh = 4 * attentionQUADS
 // → y (T,Heads·Dh) f32. Token t attends to the count rows of kv from first on, both from the token table (causal: count = position+1; all:
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
 func Attention(info gpu.Info, p AttentionParams) Dispatch {
-	if p.Dh > attentionMaxDh {
-		panic(fmt.Sprintf("shaders: attention: want heads of at most %d columns, have %d", attentionMaxDh, p.Dh))
-	}
+	checkHead("attention", p.Dh)
 	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
 	if (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0 {
 		v.imports["rows"] = "rows_vec4"
@@ -31,12 +29,21 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	return Dispatch{kernel(v, attentionKernel(attentionTwin)), p.encode(), grid(groups)}
 }
 
+func checkHead(kernel string, Dh uint32) {
+	if Dh > attentionMaxDh {
+		panic(fmt.Sprintf("shaders: %s: want heads of at most %d columns, have %d", kernel, attentionMaxDh, Dh))
+	}
+}
+
 func attentionTwin(p AttentionParams, b attentionBuffers) {
 	Dh := int(p.Dh)
 	var weights []float64
 	sums := make([]float64, Dh)
 	for t := range int(p.T) {
 		first, count := int(b.Tokens[4*t+2]), int(b.Tokens[4*t+3])
+		if count > 0 {
+			_ = b.Kv[:(count-1)*int(p.KVStride)] // a wild count shows before there is made room for it
+		}
 		if len(weights) < count {
 			weights = make([]float64, max(count, 2*len(weights)))
 		}
@@ -69,6 +76,14 @@ func attentionTwin(p AttentionParams, b attentionBuffers) {
 			}
 		}
 	}
+}
+
+func (p AttentionParams) reach() []uint64 {
+	if p.Dh == 0 || p.Dh > attentionMaxDh || p.KVStride == 0 {
+		return nil
+	}
+	T, width := uint64(p.T), words(uint64(p.Heads), uint64(p.Dh))
+	return []uint64{words(T, max(uint64(p.QStride), width)), uint64(max(p.KOffset, p.VOffset)) + width, words(T, 4), words(T, width)}
 }
 
 func attentionCases() []Case {

@@ -132,6 +132,10 @@ func Cases() []Case {
 	for _, f := range []func() []Case{
 		embedCases, layerNormCases, linearCases, attentionCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
 		nllCases, topKCases,
+		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
+		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,
+		squareSumsCases, adamWCases, rescaleRowCases,
+		linearBackCases, linearWeightBackCases, layerNormBackCases, attentionBackQueryCases, attentionBackRowsCases, actBackCases,
 	} {
 		all = append(all, f()...)
 	}

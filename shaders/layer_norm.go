@@ -17,18 +17,28 @@ func layerNormTwin(p LayerNormParams, b layerNormBuffers) {
 	D := int(p.D)
 	for t := range int(p.T) {
 		x, y := b.X[t*D:(t+1)*D], b.Y[t*D:(t+1)*D]
-		mean, variance := 0.0, 0.0
-		for _, v := range x {
-			mean += float64(v) / float64(D)
-		}
-		for _, v := range x {
-			variance += (float64(v) - mean) * (float64(v) - mean) / float64(D)
-		}
-		rstd := 1 / math.Sqrt(variance+float64(p.Eps))
+		mean, rstd := rowMoments(x, float64(p.Eps))
 		for d, v := range x {
 			y[d] = float32((float64(v)-mean)*rstd*float64(b.Weight[d]) + float64(b.Bias[d]))
 		}
 	}
+}
+
+// rowMoments returns the mean of a row and the inverse of its standard deviation.
+func rowMoments(x []float32, eps float64) (mean, rstd float64) {
+	n, variance := float64(len(x)), 0.0
+	for _, v := range x {
+		mean += float64(v) / n
+	}
+	for _, v := range x {
+		variance += (float64(v) - mean) * (float64(v) - mean) / n
+	}
+	return mean, 1 / math.Sqrt(variance+eps)
+}
+
+func (p LayerNormParams) reach() []uint64 {
+	n := words(uint64(p.T), uint64(p.D))
+	return []uint64{n, uint64(p.D), uint64(p.D), n}
 }
 
 func layerNormCases() []Case {

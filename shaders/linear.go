@@ -26,7 +26,9 @@ const (
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	v, groups := linearVariant(info, format, p)
-	return Dispatch{kernel(v, linearKernel(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })), p.encode(), grid(groups)}
+	k := linearKernel(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })
+	k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
+	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
 }
 
 // linearVariant chooses the text and the number of workgroups.
@@ -86,6 +88,19 @@ func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {
 		v.imports["linear_sum"] = "linear_sum_subgroups"
 	}
 	return v, ceil(F, rows) * ceil(T, tokens)
+}
+
+// linearVariants is a dispatch of each variant that the rules choose on a device.
+func linearVariants(info gpu.Info) []Dispatch {
+	var all []Dispatch
+	for f := range Format(len(formatNames)) {
+		for _, T := range []uint32{1, 2, linearFew, linearFew + 1, 4096} {
+			for _, F := range []uint32{1, 2048, 8192} {
+				all = append(all, Linear(info, f, LinearParams{T: T, K: 64, F: F, Stride: F}))
+			}
+		}
+	}
+	return all
 }
 
 // linearTwin decodes each row of w once and takes its products with all tokens in float64, the rows shared out among goroutines.
@@ -177,6 +192,16 @@ func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
 		v += float64(b.Residual[i])
 	}
 	b.Y[i] = float32(v)
+}
+
+func (p LinearParams) reachIn(f Format) []uint64 {
+	if !f.Fits(int(p.K)) {
+		return nil
+	}
+	end := uint64(p.F0) + uint64(p.F)
+	y := words(uint64(p.T), max(uint64(p.Stride), end))
+	w, s := f.words(p.F, p.K)
+	return []uint64{words(uint64(p.T), uint64(p.K)), w, s, where(p.Bias, end), where(p.Residual, y), y}
 }
 
 func linearCases() []Case {

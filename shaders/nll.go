@@ -8,9 +8,10 @@ import (
 	"fromage/gpu"
 )
 
-// NLL scores labels: logits (R,V) f32, labels (R) u32 → y (R,2) f32, the negative log-likelihood of each label under softmax and whether the
-// label's logit is the largest (1 or 0; of equal logits the lowest column counts). A label that is no column, such as IgnoreLabel, gives (0,0).
-// It is torch's cross_entropy with reduction="none" beside argmax(-1) == label.
+// NLL scores labels: logits (R,V) f32, labels (R) u32 → y (R,2) f32, the negative log-likelihood of each label under softmax and the label's
+// rank, the number of columns that are more likely (0 where the label is the most likely; of equal logits the lower column counts as more
+// likely). A label that is no column, such as IgnoreLabel, gives (0,0). It is torch's cross_entropy with reduction="none", and rank < k says
+// whether the label is in topk(k).
 func NLL(_ gpu.Info, p NLLParams) Dispatch {
 	return Dispatch{kernel(variant{file: "nll"}, nllKernel(nllTwin)), p.encode(), grid(int(p.R))}
 }
@@ -27,21 +28,37 @@ func nllTwin(p NLLParams, b nllBuffers) {
 			continue
 		}
 		row, label := b.Logits[r*V:(r+1)*V], int(b.Labels[r])
-		best := 0
-		for v := range row {
-			if row[v] > row[best] {
-				best = v
-			}
-		}
-		sum := 0.0
-		for _, v := range row {
-			sum += math.Exp(float64(v) - float64(row[best]))
-		}
-		y[0] = float32(math.Log(sum) + float64(row[best]) - float64(row[label]))
-		if best == label {
-			y[1] = 1
+		y[0], y[1] = float32(logSumExp(row, 1)-float64(row[label])), float32(rankIn(row, 1, label))
+	}
+}
+
+// logSumExp is the logarithm of the sum of exponentials of x[0], x[stride], …
+func logSumExp(x []float32, stride int) float64 {
+	largest := math.Inf(-1)
+	for i := 0; i < len(x); i += stride {
+		largest = max(largest, float64(x[i]))
+	}
+	sum := 0.0
+	for i := 0; i < len(x); i += stride {
+		sum += math.Exp(float64(x[i]) - largest)
+	}
+	return math.Log(sum) + largest
+}
+
+// rankIn is how many of x[0], x[stride], … are larger than x[label·stride], or equal to it and before it.
+func rankIn(x []float32, stride, label int) int {
+	mark, rank := x[label*stride], 0
+	for i := 0; i < len(x); i += stride {
+		if x[i] > mark || x[i] == mark && i < label*stride {
+			rank++
 		}
 	}
+	return rank
+}
+
+func (p NLLParams) reach() []uint64 {
+	R := uint64(p.R)
+	return []uint64{words(R, uint64(p.V)), words(R), words(R, 2)}
 }
 
 func nllCases() []Case {

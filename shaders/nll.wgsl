@@ -1,4 +1,4 @@
-// y[r] = (−log softmax(logits[r])[labels[r]], 1 where labels[r] is the column of the largest logit, the lowest of equals, and 0 elsewhere);
+// y[r] = (−log softmax(logits[r])[labels[r]], the rank of column labels[r]: how many logits are larger, or equal at a lower column);
 // (0, 0) where labels[r] is no column. One workgroup a row.
 struct Params {
     R: u32, // rows
@@ -14,8 +14,7 @@ const WG: u32 = 256u;
 
 //#import grid
 //#import reduce
-//#import best
-//#import reduce_best
+//#import line_stats
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -23,22 +22,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (r >= p.R) {
         return;
     }
-    let start = r * p.V;
-    var best = NOTHING;
-    for (var v = lane; v < p.V; v += WG) {
-        let here = Best(order_key(bitcast<u32>(logits[start + v])), v);
-        if (better(here, best)) {
-            best = here;
-        }
-    }
-    best = best_over_group(best, lane);
-    let largest = bitcast<f32>(key_bits(best.key));
-    var sum = 0.0;
-    for (var v = lane; v < p.V; v += WG) {
-        sum += exp(logits[start + v] - largest);
-    }
-    sum = sum_over_group(sum, lane);
     let label = labels[r];
+    let stats = line_stats(r * p.V, 1u, p.V, min(label, p.V - 1u), lane);
     if (lane > 0u) {
         return;
     }
@@ -47,6 +32,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         y[2u * r + 1u] = 0.0;
         return;
     }
-    y[2u * r] = log(sum) + (largest - logits[start + label]);
-    y[2u * r + 1u] = select(0.0, 1.0, best.row == label);
+    y[2u * r] = nll_of(stats);
+    y[2u * r + 1u] = stats.rank;
 }

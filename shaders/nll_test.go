@@ -31,10 +31,10 @@ func TestNLLTwin(t *testing.T) {
 		1, 2, 3,
 		1, 2, 3)
 	want := []float32{
-		ln5 - ln2, 1, // the first of two best
-		ln5 - ln2, 0, // the second
-		1.5514447, 0, // ln(2 + e)
-		0, 1,
+		ln5 - ln2, 0, // the first of two best
+		ln5 - ln2, 1, // the second
+		1.5514447, 1, // ln(2 + e)
+		0, 0,
 		0, 0,
 		0, 0,
 	}

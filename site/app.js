@@ -169,12 +169,14 @@ async function facts() {
     add('Program’s memory', i.heapBytes ? bytes(i.heapBytes) : '');
     add('Dispatches a token', i.dispatchesPerToken);
     add('Kept in', { opfs: 'this browser (OPFS)', cache: 'this browser (cache)', memory: 'memory only: gone with the page' }[i.storage]);
+    add('Heads and pictures', i.version ? `version ${i.version}` : '');
     add('Gallery', app.f.gallery.size ? app.f.gallery.size.toLocaleString('en') + ' pictures' : 'none');
   } else if (m) {
     add('Model', m.title);
     add('Model size', bytes(m.bytes));
   }
   if (app.last) {
+    add('Last answer by', app.last.version ? `version ${app.last.version}` : '');
     add('Speed', app.last.tokPerS ? `${app.last.tokPerS.toFixed(1)} tok/s` : undefined);
     add('First token', app.last.msFirst ? `${Math.round(app.last.msFirst)} ms` : undefined);
   }
@@ -324,6 +326,10 @@ async function begin() {
     return problem.show({ code: 'network', message: `The page’s server does not answer (${e.message}).` }, [], [['Reload', () => location.reload()]]);
   }
   app.pictures.prefix = app.config.pictures || null;
+  if (app.config.models.length === 0) {
+    app.light('bad', 'No model');
+    return problem.show({ code: 'model', message: 'Nothing was published on this server yet: fromage push bundle puts a model here.' }, [], [['Reload', () => location.reload()]]);
+  }
   app.models = new Models(app.config.models, (m) => app.use(m));
   await app.chat.restore();
   navigator.storage?.persist?.().catch(() => {});

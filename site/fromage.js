@@ -283,7 +283,9 @@ export class Fromage {
 
   /**
    * load fetches a model, or takes it from this browser, and makes it ready.
-   * @param {{model: string, gallery?: string|null, signal?: AbortSignal, on?: (event: object) => void}} what
+   * With sync, the address of a server of versions, and the model's name there, heads and gallery come from it and follow it: an event {type: "version"}
+   * tells of each change.
+   * @param {{model: string, gallery?: string|null, sync?: string|null, name?: string, signal?: AbortSignal, on?: (event: object) => void}} what
    * @returns {Promise<Fromage>}
    */
   static async load(what) {
@@ -302,12 +304,17 @@ export class Fromage {
    * model wait for it.
    * @returns {Promise<Fromage>}
    */
-  static async open({model, gallery = null, signal, on = () => {}}) {
+  static async open({model, gallery = null, sync = null, name = "", signal, on = () => {}}) {
     const f = new Fromage();
-    f.#client = new Client(on);
+    f.#client = new Client(event => {
+      if (event.type === "version" && f.gallery && !event.bundle) {
+        f.gallery.size = event.size;
+      }
+      on(event);
+    });
     const at = url => url && new URL(url, document.baseURI).href;
     try {
-      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery)}, {signal}));
+      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery), sync: at(sync)?.replace(/^http/, "ws"), name}, {signal}));
     } catch (error) {
       f.#client.close();
       throw error;

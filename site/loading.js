@@ -5,6 +5,7 @@
 import { Fromage } from '/fromage.js';
 import { $, bytes, duration } from '/dom.js';
 import * as problem from '/problem.js';
+import { published } from '/sync.js';
 
 // askFrom is the size of a model that is downloaded only when the person says so.
 const askFrom = 200e6;
@@ -44,7 +45,7 @@ export class Loading {
     app.light('busy', 'Loading');
     const { signal } = this.stopper;
     try {
-      const f = await Fromage.open({ model: model.url, gallery: model.index || null, signal, on: (e) => mine === this.generation && this.heard(e) });
+      const f = await Fromage.open({ model: model.url, gallery: model.index || null, sync: app.config.sync || null, name: model.name, signal, on: (e) => mine === this.generation && this.heard(e) });
       if (mine !== this.generation) return f.close();
       await app.begin(f);
       await f.ready;
@@ -98,6 +99,7 @@ export class Loading {
       case 'recovered':
         if (this.app.ready) this.app.shine();
         return this.app.notice('The model is back on the GPU.');
+      case 'version': return published(this.app, e);
       case 'notice': return this.app.notice(e.text);
     }
   }

@@ -56,6 +56,11 @@ func doMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer release()
 	// A second Ctrl-C ends the program at once, should the first not be heard.
 	context.AfterFunc(ctx, release)
+	return runMain(ctx, release, args, stdin, stdout, stderr)
+}
+
+// runMain is doMain until ctx ends; release gives Ctrl-C back to the system.
+func runMain(ctx context.Context, release context.CancelFunc, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	out := &output{Writer: stdout}
 	a := &app{stdin: stdin, stdout: out, stderr: stderr, log: slog.New(slog.DiscardHandler), release: release}
 	defer a.close()
@@ -148,7 +153,9 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	root.AddCommand(
 		a.compileCommand(), a.infoCommand(), a.indexCommand(),
 		a.chatCommand(), a.askCommand(), a.captionCommand(), a.retrieveCommand(), a.scoreCommand(), a.demoCommand(),
-		a.serveCommand(), a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
+		a.trainCommand(), a.exportCommand(), a.evalCommand(),
+		a.serveCommand(), a.headlessCommand(), a.pushCommand(), a.pullCommand(), a.adminCommand(),
+		a.doctorCommand(), a.verifyCommand(), a.agreeCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -222,8 +229,10 @@ func (a *app) galleryFlag(flags *pflag.FlagSet) {
 }
 
 // writeJSON writes one document.
-func (a *app) writeJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
+func (a *app) writeJSON(v any) error { return indented(a.stdout, v) }
+
+func indented(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)

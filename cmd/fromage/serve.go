@@ -35,6 +35,7 @@ type serving struct {
 	gallery  []string // indexes of the same pictures by the models; none is the embedded one
 	pictures string   // the folder of the gallery's pictures; "" is the first index's
 	noOpen   bool
+	live     living
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -44,6 +45,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "serve the page that runs the model in a browser",
 		Long: `Serve a page on which people chat and search with pictures. The model runs in their browser, on their GPU, by WebGPU; what they write and
 show stays there: this server only sends files. Ctrl-C ends it.
+
+With --data the server holds versions of models, heads and galleries: fromage push publishes, and open pages take every new version without reloading.
+Nobody may publish over the network unless --tokens says so. Several servers on one bucket serve the same.
 
 Browsers offer WebGPU to pages of this machine (http://localhost, http://127.0.0.1) and of https:// addresses alone: to serve to others, put a server
 that speaks TLS before this one.`,
@@ -56,13 +60,19 @@ that speaks TLS before this one.`,
 	flags.StringSliceVar(&s.gallery, "gallery", nil, "the pictures to retrieve from, an `INDEX` that fromage index made, one for each model (default: the embedded one)")
 	flags.StringVar(&s.pictures, "pictures", "", "the `FOLDER` in which the paths of --gallery begin (default: the first index's)")
 	flags.BoolVar(&s.noOpen, "no-open", false, "do not open a browser")
+	s.live.addFlags(flags)
 	return c
 }
 
 func (a *app) serve(ctx context.Context, s serving) error {
 	config := server.Config{Site: site.Files(), Dist: site.Dist(), GPU: browser.Script, Version: version(), Log: a.log}
 	var err error
-	if config.Models, config.Pictures, err = a.served(s); err != nil {
+	if s.live.data != "" {
+		config.Live, err = a.serveLive(ctx, s)
+	} else if err = s.live.check(); err == nil {
+		config.Models, config.Pictures, err = a.served(s)
+	}
+	if err != nil {
 		return err
 	}
 	l, err := server.Listen(ctx, s.listen)
@@ -71,11 +81,17 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	}
 	defer l.Close()
 	config.Hosts = server.LoopbackHosts(l.Addr())
+	url := pageURL(l.Addr())
+	if l, url, err = s.live.secure(l, url); err != nil {
+		return err
+	}
+	if config.Live != nil {
+		config.Live.Metrics = config.Hosts != nil || s.live.metrics
+	}
 	h, err := server.Handler(config)
 	if err != nil {
 		return err
 	}
-	url := pageURL(l.Addr())
 	fmt.Fprintf(a.stdout, "%s\n", url)
 	fmt.Fprintln(a.stderr, "fromage: serving; Ctrl-C ends it")
 	if !s.noOpen {

@@ -201,7 +201,8 @@ func writeHead(b *bytes.Buffer, stem string, h head) {
 	for _, x := range h.bindings {
 		fmt.Fprintf(b, "%q, ", x.name)
 	}
-	fmt.Fprintf(b, "},\nTwin: func(c gpu.Call) {\ntwin(decode%sParams(c.Params), %sBuffers{", name, local)
+	fmt.Fprintf(b, "},\nReach: reachOf(decode%sParams),\n", name)
+	fmt.Fprintf(b, "Twin: func(c gpu.Call) {\ntwin(decode%sParams(c.Params), %sBuffers{", name, local)
 	for i, x := range h.bindings {
 		conv := map[string]string{"u32": "c.Buffers[%d], ", "f32": "floats(c.Buffers[%d]), ", "i32": "ints(c.Buffers[%d]), "}[x.kind]
 		fmt.Fprintf(b, conv, i)

@@ -48,7 +48,7 @@ func identity(s bundle.Settings) (id [32]byte, err error) {
 
 // openAlbum opens the user's own pictures beside the gallery, nil for none.
 func (s *session) openAlbum(ctx context.Context, r *runner.Runner, gallery *index.Index) (*album, error) {
-	id, err := identity(s.manifest.Settings)
+	id, err := s.identity()
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +193,7 @@ type row struct {
 	Caption string `json:"caption"`
 	Licence string `json:"licence"`
 	Own     bool   `json:"own"`
+	Hash    string `json:"hash,omitempty"` // of a picture that may change while its path stays: what the server calls it
 }
 
 // meta returns what is known about a row that is there.
@@ -208,6 +209,14 @@ func (a *album) meta(i int) (index.Meta, bool, error) {
 	return m, own, err
 }
 
+func (a *album) row(m index.Meta, own bool) row {
+	r := row{Path: m.Path, Caption: m.Caption, Licence: m.Licence, Own: own}
+	if a.s.versions != nil && !own {
+		r.Hash = hex.EncodeToString(m.Hash[:16])
+	}
+	return r
+}
+
 func (a *album) describe(hits []index.Hit) ([]hit, error) {
 	out := []hit{}
 	for _, h := range hits {
@@ -215,7 +224,7 @@ func (a *album) describe(hits []index.Hit) ([]hit, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, hit{h.Row, h.Score, row{m.Path, m.Caption, m.Licence, own}})
+		out = append(out, hit{h.Row, h.Score, a.row(m, own)})
 	}
 	return out, nil
 }
@@ -362,7 +371,7 @@ func (a *album) holds(hash [32]byte) bool {
 // row tells of a picture, {row}.
 func (s *session) row(_ context.Context, c *call) (any, error) {
 	m, own, err := s.album.meta(number(c.args.Get("row")))
-	return row{m.Path, m.Caption, m.Licence, own}, err
+	return s.album.row(m, own), err
 }
 
 // picture returns the file of an own picture, {row}, or null.

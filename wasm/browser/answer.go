@@ -116,6 +116,7 @@ type done struct {
 	MSFirst float64 `json:"msFirst"` // from the call to the first token
 	TokPerS float64 `json:"tokPerS"` // of the tokens after it
 	IDs     []int32 `json:"ids"`
+	Version uint64  `json:"version,omitempty"` // whose heads and pictures answered
 }
 
 // answer appends parts to seq and streams what the model says. If that fails, the sequence is as before; an answer that is aborted stays.
@@ -158,7 +159,7 @@ func (s *session) answer(ctx context.Context, c *call, seq *runner.Sequence, par
 		seq.Truncate(before)
 		return err
 	}
-	d := done{Stop: answer.Stop, Tokens: len(answer.IDs), IDs: append([]int32{}, answer.IDs...)}
+	d := done{Version: s.seq(), Stop: answer.Stop, Tokens: len(answer.IDs), IDs: append([]int32{}, answer.IDs...)}
 	if aborted {
 		d.Stop = "aborted"
 	}

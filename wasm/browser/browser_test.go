@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -479,7 +480,7 @@ func (s *site) checkLoading(t *testing.T, n reference) {
 		t.Fatal(err)
 	}
 	i := load.Info
-	if i.DType != "f32" || i.Storage != "opfs" || i.DispatchesPerToken == 0 || i.ModelBytes <= 0 || i.GPUBytes <= i.ModelBytes || i.Settings != n.r.Settings() {
+	if i.DType != "f32" || i.Storage != "opfs" || i.DispatchesPerToken == 0 || i.ModelBytes <= 0 || i.GPUBytes <= i.ModelBytes || !reflect.DeepEqual(i.Settings, n.r.Settings()) {
 		t.Errorf("info() = %+v, want f32, opfs, dispatches (the twins': %d), sizes, settings %+v", i, dispatches, n.r.Settings())
 	}
 	if p := load.Progress; load.Ready != 2 || p.Done != p.Total || p.Total != i.ModelBytes || p.Cached != 0 {

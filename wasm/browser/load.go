@@ -38,6 +38,8 @@ type session struct {
 	store    *store        // while the model is on its way
 	ended    chan struct{} // closed when the rest of the model is there, or is not to come
 	failed   error         // why it is not to come
+	versions *versions     // what the server publishes; nil where nothing changes
+	swapping sync.RWMutex  // held for reading by whatever a new version is to wait for
 
 	pictures      map[int]*runner.Image
 	conversations map[int]*conversation
@@ -59,7 +61,8 @@ func (s *session) stage(name string, done, total int) {
 	s.tell(map[string]any{"type": "progress", "stage": name, "done": done, "total": total})
 }
 
-// load makes the pictures' part of a model ready, {model, gallery}, addresses: they can be embedded and compared then. Then rest is to be called.
+// load makes the pictures' part of a model ready: they can be embedded and compared then. Then rest is to be called. {model, gallery}, addresses; instead of
+// a gallery {sync, name}, the address of a server of versions and the model's name there.
 func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if s.model != "" {
 		return nil, coded("input", fmt.Errorf("a model is loaded already"))
@@ -72,12 +75,21 @@ func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if url := text(c.args.Get("sync")); url != "" {
+		s.versions = &versions{s: s, url: url, name: text(c.args.Get("name"))}
+	}
 	if err := s.loadPictures(ctx, store, text(c.args.Get("gallery"))); err != nil {
 		store.close()
 		return nil, err
 	}
 	s.store = store
 	s.tell(map[string]any{"type": "ready", "what": "pictures"})
+	if s.versions != nil {
+		if err := s.versions.moveOwn(ctx); err != nil {
+			s.notice("Your own pictures could not be read with the new heads: %v", err)
+		}
+		go s.versions.follow(context.WithoutCancel(ctx)) // as long as the worker lives
+	}
 	return s.info(ctx, c)
 }
 
@@ -90,7 +102,12 @@ func (s *session) loadPictures(ctx context.Context, store *store, gallery string
 		return err
 	}
 	store.expect(runner.ForPictures(s.manifest))
-	fetched := begin(func() (*index.Index, error) { return s.fetchGallery(ctx, gallery) })
+	fetched := begin(func() (*index.Index, error) {
+		if s.versions != nil {
+			return s.versions.begin(ctx)
+		}
+		return s.fetchGallery(ctx, gallery)
+	})
 	compiled := begin(func() (any, error) { return nil, s.compile() })
 	r, err := runner.LoadPictures(ctx, s.dev, s.manifest, store, nil)
 	if err != nil {
@@ -102,6 +119,11 @@ func (s *session) loadPictures(ctx context.Context, store *store, gallery string
 	x, err := fetched()
 	if err != nil {
 		return err
+	}
+	if s.versions != nil && s.versions.now.heads != nil {
+		if err := r.SetHeads(s.versions.now.heads); err != nil {
+			return err
+		}
 	}
 	if s.album, err = s.openAlbum(ctx, r, x); err != nil {
 		return err
@@ -466,7 +488,7 @@ func (s *session) info(context.Context, *call) (any, error) {
 	return map[string]any{
 		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": s.manifest.DType.String(),
 		"modelBytes": needs.Weights, "gpuBytes": needs.Memory(), "dispatchesPerToken": dispatches,
-		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(),
+		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(), "version": s.seq(),
 	}, nil
 }
 

@@ -86,7 +86,7 @@ func (s *session) run(ctx context.Context, name string, c *call) (any, error) {
 			return nil, err
 		}
 	}
-	result, err := f(s, ctx, c)
+	result, err := s.steady(name, func() (any, error) { return f(s, ctx, c) })
 	switch result.(type) {
 	case nil, js.Value:
 		return result, err
