@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"fromage/plan"
 	"fromage/shaders"
@@ -44,8 +45,8 @@ func (m *Manifest) check() error {
 		}
 	}
 	for name, blob := range m.Files {
-		if name != FileTokenizer && name != FilePreprocessor || blob.Size > maxFileSize {
-			return fmt.Errorf("manifest: file %q of %d bytes: want %s or %s, of at most %d", name, blob.Size, FileTokenizer, FilePreprocessor, maxFileSize)
+		if known := []string{FileTokenizer, FilePreprocessor, FileTextTokenizer, FileTextTokenizerBPE}; !slices.Contains(known, name) || blob.Size > maxFileSize {
+			return fmt.Errorf("manifest: file %q of %d bytes: want one of %s, of at most %d", name, blob.Size, strings.Join(known, ", "), maxFileSize)
 		}
 	}
 	if err := m.checkSettings(); err != nil {

@@ -46,27 +46,46 @@ type Manifest struct {
 const (
 	FileTokenizer    = "tokenizer.bin"            // tokenizer.Tokenizer's binary form, added tokens included
 	FilePreprocessor = "preprocessor_config.json" // CLIP's, as in the checkpoint
+	// One of these two where there is a text tower: its tokenizer is either CLIP's own kind, or OPT's.
+	FileTextTokenizer    = "text_tokenizer.json" // as package tokenizer/clip reads it
+	FileTextTokenizerBPE = "text_tokenizer.bin"  // tokenizer.Tokenizer's binary form
 )
 
 // Settings are the numbers that a runner needs to make token tables and read results. Those of a part that the bundle lacks are 0.
 type Settings struct {
-	Vocabulary   int    `json:"vocabulary"`    // V: rows of the logits; numbers from V on are rows of the visual embeddings
-	EmbedDim     int    `json:"embed_dim"`     // E
-	HiddenDim    int    `json:"hidden_dim"`    // D
-	Layers       int    `json:"layers"`        // L
-	MaxPositions int    `json:"max_positions"` // most tokens in a sequence
-	VisionDim    int    `json:"vision_dim"`    // Dv
-	ImageSize    int    `json:"image_size"`    // S: pixels along each side
-	ImageTokens  int    `json:"image_tokens"`  // N: tokens of one picture in program vision
-	VisualTokens int    `json:"visual_tokens"` // k: rows that a picture takes in a prompt
-	SharedDim    int    `json:"shared_dim"`    // of retrieval embeddings
-	RET          int    `json:"ret"`           // number of [RET], the last of the vocabulary; 0 without heads
-	ImageToken   int    `json:"image_token"`   // number of <|image|>, the one before; 0 without heads
-	BOS          int    `json:"bos"`           // number put before a text
-	EOS          int    `json:"eos"`           // number that ends an answer
-	Pad          int    `json:"pad"`           // number that is never generated
-	HeadsHash    string `json:"heads_hash"`    // which embeddings an index may hold: see Manifest.HeadsHash
+	Vocabulary   int    `json:"vocabulary"`            // V: rows of the logits; numbers from V on are rows of the visual embeddings
+	EmbedDim     int    `json:"embed_dim"`             // E
+	HiddenDim    int    `json:"hidden_dim"`            // D
+	Layers       int    `json:"layers"`                // L
+	MaxPositions int    `json:"max_positions"`         // most tokens in a sequence
+	VisionDim    int    `json:"vision_dim"`            // Dv
+	ImageSize    int    `json:"image_size"`            // S: pixels along each side
+	ImageTokens  int    `json:"image_tokens"`          // N: tokens of one picture in program vision
+	VisualTokens int    `json:"visual_tokens"`         // k: rows that a picture takes in a prompt
+	SharedDim    int    `json:"shared_dim"`            // of retrieval embeddings
+	RET          int    `json:"ret"`                   // number of [RET], the last of the vocabulary; 0 without heads
+	ImageToken   int    `json:"image_token"`           // number of <|image|>, the one before; 0 without heads
+	BOS          int    `json:"bos"`                   // number put before a text
+	EOS          int    `json:"eos"`                   // number that ends an answer
+	Pad          int    `json:"pad"`                   // number that is never generated
+	TextLayers   []int  `json:"text_layers,omitempty"` // hidden states that text_hidden_fcs read, in order; none is −1, the last
+	HeadsHash    string `json:"heads_hash"`            // which embeddings an index may hold: see Manifest.HeadsHash
+
+	Text TextSettings `json:"text,omitzero"` // of CLIP's text tower
 }
+
+// TextSettings are the numbers that CLIP's text tower needs.
+type TextSettings struct {
+	Vocabulary int `json:"vocabulary"` // rows of its token table
+	Positions  int `json:"positions"`  // most tokens of a text, BOS and EOS included
+	Dim        int `json:"dim"`        // P: of text and image embeddings
+	BOS        int `json:"bos"`        // number put before a text
+	EOS        int `json:"eos"`        // number put after a text
+	Pool       int `json:"pool"`       // the number whose first place in a text is pooled, PoolHighest for the highest of the text
+}
+
+// PoolHighest pools a text at the first place of its highest number, as CLIP's first checkpoints do.
+const PoolHighest = -1
 
 // Tensor is where one weight's values are.
 type Tensor struct {

@@ -40,13 +40,16 @@ func (p port) check(m *plan.Model) error {
 func (m *Manifest) checkSettings() error {
 	has := map[string]bool{}
 	for _, p := range m.Model.Programs {
-		if has[p.Name] || !slices.Contains([]string{"vision", "maps", "lm", "score"}, p.Name) {
-			return fmt.Errorf("program %q: want vision, maps, lm and score, each at most once", p.Name)
+		if has[p.Name] || !slices.Contains([]string{"vision", "text", "project", "maps", "lm", "score"}, p.Name) {
+			return fmt.Errorf("program %q: want vision, text, project, maps, lm and score, each at most once", p.Name)
 		}
 		has[p.Name] = true
 	}
 	if has["lm"] != has["score"] || has["maps"] && !(has["lm"] && has["vision"]) || !has["lm"] && !has["vision"] {
 		return fmt.Errorf("programs: want lm with score, vision, or both, and maps only with both, have %d programs", len(has))
+	}
+	if has["text"] != has["project"] || has["text"] && !has["vision"] {
+		return fmt.Errorf("programs: want text with project and vision, have %d programs", len(has))
 	}
 	s := &m.Settings
 	checks := []struct {
@@ -56,6 +59,7 @@ func (m *Manifest) checkSettings() error {
 	}{
 		{has["lm"], map[string]int{"vocabulary": s.Vocabulary, "embed_dim": s.EmbedDim, "hidden_dim": s.HiddenDim, "layers": s.Layers, "max_positions": s.MaxPositions}, m.checkLM},
 		{has["vision"], map[string]int{"vision_dim": s.VisionDim, "image_size": s.ImageSize, "image_tokens": s.ImageTokens}, m.checkVision},
+		{has["text"], map[string]int{"text.vocabulary": s.Text.Vocabulary, "text.positions": s.Text.Positions, "text.dim": s.Text.Dim}, m.checkText},
 		{has["maps"], map[string]int{"visual_tokens": s.VisualTokens, "shared_dim": s.SharedDim}, m.checkMaps},
 	}
 	for _, c := range checks {
@@ -72,6 +76,9 @@ func (m *Manifest) checkSettings() error {
 		if err := c.check(); err != nil {
 			return err
 		}
+	}
+	if !has["text"] && s.Text != (TextSettings{}) {
+		return fmt.Errorf("settings: text: want nothing without a text tower, have %+v", s.Text)
 	}
 	if !has["maps"] && (s.RET != 0 || s.ImageToken != 0) {
 		return fmt.Errorf("settings: want ret and image_token 0 without heads, have %d and %d", s.RET, s.ImageToken)
@@ -115,7 +122,7 @@ func (m *Manifest) checkLM() error {
 			return err
 		}
 		program, _ := m.Model.Program(name)
-		if err := checkEmbeds(program, s); err != nil {
+		if err := checkEmbeds(program, s.Vocabulary, s.MaxPositions); err != nil {
 			return err
 		}
 	}
@@ -128,15 +135,15 @@ func (m *Manifest) checkLM() error {
 }
 
 // checkEmbeds wants a row for every token and every position that the settings allow.
-func checkEmbeds(p *plan.Program, s *Settings) error {
+func checkEmbeds(p *plan.Program, vocabulary, positions int) error {
 	for _, op := range p.Ops {
 		e, ok := op.(*plan.Embed)
 		if !ok {
 			continue
 		}
-		want, have := e.Offset+s.MaxPositions, 0
+		want, have := e.Offset+positions, 0
 		if e.Column == plan.TokenID {
-			want = s.Vocabulary
+			want = vocabulary
 		}
 		for _, id := range e.Tables {
 			if v := p.Value(id); v.Kind == plan.Weight {
@@ -164,6 +171,30 @@ func (m *Manifest) checkVision() error {
 		port{"vision", "class_rows", plan.Input, images, 1, true},
 		port{"vision", "hidden", plan.Output, tokens, s.VisionDim, false},
 		port{"vision", "pooled", plan.Output, images, s.VisionDim, false},
+	)
+}
+
+func (m *Manifest) checkText() error {
+	s := &m.Settings
+	t := &s.Text
+	if t.Positions < 2 || t.BOS < 0 || t.BOS >= t.Vocabulary || t.EOS < 0 || t.EOS >= t.Vocabulary || t.Pool != PoolHighest && t.Pool != t.EOS {
+		return fmt.Errorf("settings: text: want bos and eos in a vocabulary of %d with room for both in %d positions, and pool %d or eos, have %d, %d and %d",
+			t.Vocabulary, t.Positions, PoolHighest, t.BOS, t.EOS, t.Pool)
+	}
+	_, own := m.Files[FileTextTokenizer]
+	if _, bpe := m.Files[FileTextTokenizerBPE]; own == bpe {
+		return fmt.Errorf("files %s and %s: want one of them where there is a text tower", FileTextTokenizer, FileTextTokenizerBPE)
+	}
+	program, _ := m.Model.Program("text")
+	if err := checkEmbeds(program, t.Vocabulary, t.Positions); err != nil {
+		return err
+	}
+	return m.checkPorts(
+		port{"text", "tokens", plan.Input, tokens, plan.TokenColumns, true},
+		port{"text", "rows", plan.Input, rows, 1, true},
+		port{"text", "text", plan.Output, rows, t.Dim, false},
+		port{"project", "v", plan.Input, images, s.VisionDim, false},
+		port{"project", "image", plan.Output, images, t.Dim, false},
 	)
 }
 

@@ -13,14 +13,21 @@ import (
 	"time"
 
 	"fromage/bundle"
+	"fromage/model"
 	"fromage/shaders"
 )
 
 // Options say what to compile, and to where. OPT or CLIP may be left out, and Heads need both.
 type Options struct {
-	OPT   string // folder of an OPT checkpoint: config.json, weights, tokenizer files
-	CLIP  string // folder of a CLIPModel or CLIPVisionModel: config.json, weights, preprocessor_config.json
-	Heads string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar or model.safetensors, or one file of these kinds
+	OPT  string // folder of an OPT checkpoint: config.json, weights, tokenizer files
+	CLIP string // folder of a CLIPModel or CLIPVisionModel: config.json, weights, preprocessor_config.json
+	// Text keeps CLIP's text tower and both projections. TextTokenizer is the folder of its tokenizer; "" is CLIP's own, or else OPT's.
+	Text          bool
+	TextTokenizer string
+	Heads         string // FROMAGe's heads: a folder with model_args.json and pretrained_ckpt.pth.tar or model.safetensors, or one file of these kinds
+
+	// NewHeads, in place of Heads, are heads yet to be trained: zeros, but for the rows of the added tokens, which are what OPT's table has there.
+	NewHeads *model.Heads
 
 	DType shaders.Format // of the weight matrices, where a row of them fits the format
 	Out   string         // path of the bundle; CompileTo does not look at it

@@ -218,7 +218,7 @@ func TestSettings(t *testing.T) {
 		Vocabulary: 479, EmbedDim: 32, HiddenDim: 32, Layers: 3, MaxPositions: 128, VisionDim: 48, ImageSize: 32, ImageTokens: 17,
 		VisualTokens: 4, SharedDim: 24, RET: 478, ImageToken: 477, BOS: 2, EOS: 2, Pad: 1, HeadsHash: b.Manifest().HeadsHash(),
 	}
-	if got := b.Manifest().Settings; got != want {
+	if got := b.Manifest().Settings; !reflect.DeepEqual(got, want) {
 		t.Errorf("settings = %+v, want %+v", got, want)
 	}
 	raw, err := b.File(bundle.FileTokenizer)
@@ -522,7 +522,7 @@ func TestNames(t *testing.T) {
 		want := compile(t, c.o).Manifest()
 		c.change(t, &c.o)
 		got := compile(t, c.o).Manifest()
-		if !reflect.DeepEqual(got.Tensors, want.Tensors) || got.Settings != want.Settings {
+		if !reflect.DeepEqual(got.Tensors, want.Tensors) || !reflect.DeepEqual(got.Settings, want.Settings) {
 			t.Errorf("%s: the bundle differs", c.name)
 		}
 	}

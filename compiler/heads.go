@@ -53,6 +53,32 @@ func (in *inventory) openHeads(path string) error {
 	return nil
 }
 
+// newHeads are maps of zeros.
+func (in *inventory) newHeads(h *model.Heads) {
+	in.config.Heads = h
+	zeros := func(name string, shape ...int) {
+		in.tensors[name] = tensor{name: name, file: "new heads", shape: shape, read: func(_, _ int, dst []float32) error {
+			clear(dst)
+			return nil
+		}}
+	}
+	linear := func(name string, rows, cols int) {
+		zeros(name+".weight", rows, cols)
+		zeros(name+".bias", rows)
+	}
+	opt, v := in.config.OPT, in.config.CLIP.HiddenSize
+	linear("visual_embeddings", h.VisualTokens*opt.WordEmbedProjDim, v)
+	linear("visual_fc", h.SharedDim, v)
+	for i, layer := range h.TextLayers {
+		width := opt.HiddenSize
+		if layer == -1 || layer == opt.Layers {
+			width = opt.WordEmbedProjDim
+		}
+		linear(fmt.Sprintf("text_hidden_fcs.%d.0", i), h.SharedDim, width)
+	}
+	zeros(model.LogitScale)
+}
+
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

@@ -3,6 +3,7 @@
 package compiler
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -20,6 +21,7 @@ import (
 	"fromage/model"
 	"fromage/plan"
 	"fromage/tokenizer"
+	"fromage/tokenizer/clip"
 	"fromage/vision"
 )
 
@@ -43,6 +45,7 @@ type inventory struct {
 	config  model.Config
 	model   *plan.Model
 	tensors map[string]tensor
+	pool    int               // for bundle.TextSettings.Pool
 	files   map[string][]byte // for bundle.Manifest.Files
 	sources map[string]string // for bundle.Manifest.Sources
 	closers []io.Closer
@@ -73,13 +76,16 @@ func open(o Options) (*inventory, error) {
 }
 
 func (in *inventory) open(o Options) error {
-	if o.OPT == "" && o.CLIP == "" || o.Heads != "" && (o.OPT == "" || o.CLIP == "") {
+	if o.Text && o.CLIP == "" {
+		return errors.New("want a CLIP checkpoint for its text tower")
+	}
+	if heads := o.Heads != "" || o.NewHeads != nil; o.OPT == "" && o.CLIP == "" || heads && (o.OPT == "" || o.CLIP == "") {
 		return errors.New("want an OPT or a CLIP checkpoint, and both where there are heads")
 	}
 	steps := []struct {
 		path string
 		open func(string) error
-	}{{o.OPT, in.openOPT}, {o.CLIP, in.openCLIP}, {o.Heads, in.openHeads}}
+	}{{o.OPT, in.openOPT}, {o.CLIP, func(dir string) error { return in.openCLIP(dir, o.Text) }}, {o.Heads, in.openHeads}}
 	var names []string
 	for _, s := range steps {
 		if s.path == "" {
@@ -92,9 +98,17 @@ func (in *inventory) open(o Options) error {
 			names = append(names, filepath.Base(abs))
 		}
 	}
+	if o.NewHeads != nil {
+		in.newHeads(o.NewHeads)
+	}
 	in.name = strings.Join(names, " + ")
-	if err := in.openTokenizer(o.OPT); err != nil {
+	if err := in.openTokenizer(o.OPT, o.NewHeads != nil); err != nil {
 		return err
+	}
+	if o.Text {
+		if err := in.openTextTokenizer(cmp.Or(o.TextTokenizer, o.CLIP), o.OPT); err != nil {
+			return err
+		}
 	}
 	var err error
 	if in.model, err = model.Build(in.config); err != nil {
@@ -181,7 +195,7 @@ func optName(name string) string {
 	return ""
 }
 
-func (in *inventory) openCLIP(dir string) error {
+func (in *inventory) openCLIP(dir string, text bool) error {
 	path := filepath.Join(dir, "config.json")
 	data, err := in.readConfig("clip", path)
 	if err != nil {
@@ -196,11 +210,23 @@ func (in *inventory) openCLIP(dir string) error {
 	if in.config.CLIP, err = model.ParseCLIP(data); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if err := in.openWeights(dir, clipName); err != nil {
+	rename := clipName
+	if text {
+		rename = clipNameWithText
+		if in.config.Text, err = model.ParseCLIPText(data); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if err := in.openWeights(dir, rename); err != nil {
 		return err
 	}
 	if err := in.checkLayers("vision_model.encoder.layers.", in.config.CLIP.Layers, path); err != nil {
 		return err
+	}
+	if text {
+		if err := in.checkLayers("text_model.encoder.layers.", in.config.Text.Layers, path); err != nil {
+			return err
+		}
 	}
 	return in.openPreprocessor(filepath.Join(dir, bundle.FilePreprocessor))
 }
@@ -241,6 +267,14 @@ func clipName(name string) string {
 	return ""
 }
 
+// clipNameWithText keeps both towers of a whole CLIPModel, and its projections.
+func clipNameWithText(name string) string {
+	if strings.HasPrefix(name, "text_model.") && !strings.HasSuffix(name, ".position_ids") || name == "text_projection.weight" || name == "visual_projection.weight" {
+		return name
+	}
+	return clipName(name)
+}
+
 // checkLayers refuses a checkpoint with a layer that its configuration does not count: half a model would compute nonsense without an error. It also
 // refuses layers that no tensors are there for, before a model of them is built.
 func (in *inventory) checkLayers(prefix string, layers int, config string) error {
@@ -256,8 +290,8 @@ func (in *inventory) checkLayers(prefix string, layers int, config string) error
 	return nil
 }
 
-// openTokenizer reads OPT's tokenizer, adds FROMAGe's tokens where there are heads, and takes the vocabulary from it.
-func (in *inventory) openTokenizer(dir string) error {
+// openTokenizer reads OPT's tokenizer, adds FROMAGe's tokens where there are heads, and takes the vocabulary from it. Fresh heads have no row for [RET].
+func (in *inventory) openTokenizer(dir string, fresh bool) error {
 	if in.config.OPT == nil || !hasTokenizer(dir) {
 		if in.config.Heads != nil {
 			return fmt.Errorf("%s: want tokenizer.json, or vocab.json and merges.txt, where there are heads", dir)
@@ -277,31 +311,71 @@ func (in *inventory) openTokenizer(dir string) error {
 		if int(image) != t.Len()-2 || int(ret) != t.Len()-1 {
 			return fmt.Errorf("%s: want %s and %s as the last of %d tokens, have them at %d and %d", dir, imageToken, retToken, t.Len(), image, ret)
 		}
-		in.imageRow()
+		in.addedRow(model.ImageTokenRow, int(image))
+		if fresh {
+			in.addedRow(model.RETRow, int(ret))
+		}
 	}
 	in.files[bundle.FileTokenizer], err = t.MarshalBinary()
 	return err
+}
+
+// openTextTokenizer takes the tokenizer of CLIP's text tower: of its own kind, or a byte-level one like OPT's, which is also taken where the folder has
+// none. An eos_token_id of 2 means, as in transformers, that texts are pooled at their highest number: so it was before configurations said it rightly.
+func (in *inventory) openTextTokenizer(dir, opt string) error {
+	if !hasTokenizer(dir) {
+		if opt == "" || !hasTokenizer(opt) {
+			return fmt.Errorf("%s: want tokenizer.json, or vocab.json and merges.txt, for the text tower", dir)
+		}
+		dir = opt
+	}
+	t := in.config.Text
+	if in.pool = t.EOS; t.EOS == 2 {
+		in.pool = bundle.PoolHighest
+	}
+	own, err := clip.LoadDir(os.DirFS(dir))
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	n := 0
+	if own != nil {
+		t.BOS, t.EOS, n = int(own.BOS()), int(own.EOS()), own.Len()
+		in.files[bundle.FileTextTokenizer] = own.JSON()
+	} else {
+		bpe, err := tokenizer.LoadDir(os.DirFS(dir))
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		n = bpe.Len()
+		if in.files[bundle.FileTextTokenizerBPE], err = bpe.MarshalBinary(); err != nil {
+			return err
+		}
+	}
+	if n > t.VocabSize || in.pool != bundle.PoolHighest && in.pool != t.EOS {
+		return fmt.Errorf("%s: want a tokenizer of at most vocab_size = %d tokens whose texts end with %d, have %d and %d", dir, t.VocabSize, in.pool, n, t.EOS)
+	}
+	return nil
 }
 
 func hasTokenizer(dir string) bool {
 	return exists(filepath.Join(dir, "tokenizer.json")) || exists(filepath.Join(dir, "vocab.json"))
 }
 
-// imageRow gives model.ImageTokenRow a source where the heads have none: the row that OPT's table has at that number, which the reference keeps when it
-// resizes the table, else the mean of all rows, from which a new row would be drawn.
-func (in *inventory) imageRow() {
+// addedRow gives the row of an added token a source where the heads have none: the row that OPT's table has at that number, which the reference keeps when
+// it resizes the table, else the mean of all rows, from which a new row would be drawn.
+func (in *inventory) addedRow(name string, at int) {
 	table, ok := in.tensors[embedTokens]
-	if _, own := in.tensors[model.ImageTokenRow]; own || !ok {
+	if _, own := in.tensors[name]; own || !ok {
 		return
 	}
 	rows, width := table.rows()
 	row := tensor{name: table.name, file: table.file, shape: []int{1, width}}
-	if at := in.config.Vocabulary - 2; at < rows {
+	if at < rows {
 		row.read = func(_, n int, dst []float32) error { return table.read(at, n, dst) }
 	} else {
 		row.read = func(_, _ int, dst []float32) error { return table.mean(dst) }
 	}
-	in.tensors[model.ImageTokenRow] = row
+	in.tensors[name] = row
 }
 
 // mean writes the mean of all rows to dst.

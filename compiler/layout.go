@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"fromage/bundle"
+	"fromage/model"
 	"fromage/plan"
 	"fromage/shaders"
 )
@@ -75,9 +76,15 @@ func (in *inventory) settings() bundle.Settings {
 	if c := in.config.CLIP; c != nil {
 		s.VisionDim, s.ImageSize, s.ImageTokens = c.HiddenSize, c.ImageSize, c.Tokens()
 	}
+	if t := in.config.Text; t != nil {
+		s.Text = bundle.TextSettings{Vocabulary: t.VocabSize, Positions: t.MaxPositions, Dim: t.ProjectionDim, BOS: t.BOS, EOS: t.EOS, Pool: in.pool}
+	}
 	if h := in.config.Heads; h != nil {
 		s.Vocabulary, s.VisualTokens, s.SharedDim = in.config.Vocabulary, h.VisualTokens, h.SharedDim
 		s.RET, s.ImageToken = s.Vocabulary-1, s.Vocabulary-2
+		if !slices.Equal(h.TextLayers, []int{-1}) {
+			s.TextLayers = h.TextLayers
+		}
 	}
 	return s
 }
@@ -109,7 +116,7 @@ func (in *inventory) place(spec *plan.WeightSpec, dtype shaders.Format, maxShard
 	return w, err
 }
 
-// choose gives a weight its format. Vectors and heads are f32. OPT's positions stay at f16 at least: they are small, and added to everything. The token
+// choose gives a weight its format. Vectors and heads are f32. Positions of texts stay at f16 at least: they are small, and added to everything. The token
 // table is also the output layer, whose errors nothing smooths: q8 at least. So is fc1 in a small OPT, which has little to spare: of its matrices it is
 // the one whose errors change most (with opt-mini 93 % of next tokens stay the same instead of 89 %, for a ninth more bytes).
 func choose(spec *plan.WeightSpec, dtype shaders.Format) shaders.Format {
@@ -117,7 +124,7 @@ func choose(spec *plan.WeightSpec, dtype shaders.Format) shaders.Format {
 		return shaders.F32
 	}
 	switch spec.Name {
-	case embedPositions:
+	case embedPositions, model.TextPositions:
 		dtype = min(dtype, shaders.F16)
 	case embedTokens:
 		dtype = min(dtype, shaders.Q8)

@@ -111,6 +111,49 @@ func (c *CLIP) Tokens() int {
 	return g*g + 1
 }
 
+// CLIPText is what a CLIPModel's configuration says of its text tower, under its keys.
+type CLIPText struct {
+	VocabSize     int     `json:"vocab_size"`
+	HiddenSize    int     `json:"hidden_size"`
+	Intermediate  int     `json:"intermediate_size"`
+	Layers        int     `json:"num_hidden_layers"`
+	Heads         int     `json:"num_attention_heads"`
+	MaxPositions  int     `json:"max_position_embeddings"`
+	Activation    string  `json:"hidden_act"`
+	Eps           float32 `json:"layer_norm_eps"`
+	BOS           int     `json:"bos_token_id"`
+	EOS           int     `json:"eos_token_id"`
+	ProjectionDim int     `json:"-"` // the whole model's projection_dim
+}
+
+// ParseCLIPText reads the `text_config` of a CLIPModel's config.json. Keys that a public file leaves out have the defaults of CLIPTextConfig.
+func ParseCLIPText(data []byte) (*CLIPText, error) {
+	whole := struct {
+		Text          json.RawMessage `json:"text_config"`
+		ProjectionDim int             `json:"projection_dim"`
+	}{ProjectionDim: 512}
+	if err := json.Unmarshal(data, &whole); err != nil {
+		return nil, fmt.Errorf("model: CLIP config: %w", err)
+	}
+	if whole.Text == nil {
+		return nil, fmt.Errorf("model: CLIP config: want a CLIPModel with a text_config, have none")
+	}
+	c := &CLIPText{49408, 512, 2048, 12, 8, 77, "quick_gelu", 1e-5, 49406, 49407, whole.ProjectionDim}
+	if err := json.Unmarshal(whole.Text, c); err != nil {
+		return nil, fmt.Errorf("model: CLIP config: text_config: %w", err)
+	}
+	if _, err := plan.ParseAct(c.Activation); err != nil {
+		return nil, fmt.Errorf("model: CLIP config: text_config: %w", err)
+	}
+	if !(c.Eps >= 0 && c.Eps < 1) {
+		return nil, fmt.Errorf("model: CLIP config: text_config: layer_norm_eps: want 0 or more and below 1, have %g", c.Eps)
+	}
+	return c, positive("CLIP config: text_config", map[string]int{
+		"vocab_size": c.VocabSize, "hidden_size": c.HiddenSize, "intermediate_size": c.Intermediate, "num_hidden_layers": c.Layers,
+		"num_attention_heads": c.Heads, "max_position_embeddings": c.MaxPositions, "projection_dim": c.ProjectionDim,
+	}, c.HiddenSize, c.Heads)
+}
+
 // Heads is what FROMAGe's model_args.json says of the maps.
 type Heads struct {
 	VisualTokens int   `json:"n_visual_tokens"`

@@ -12,6 +12,7 @@ import (
 type Config struct {
 	OPT   *OPT
 	CLIP  *CLIP
+	Text  *CLIPText // CLIP's other tower: needs CLIP
 	Heads *Heads
 	// Vocabulary is the tokenizer's length, `<|image|>` and [RET] included; the reference resizes the embedding table to it. 0 keeps OPT's own rows.
 	Vocabulary int
@@ -33,6 +34,7 @@ const (
 // Build makes the weights and programs of a configuration:
 //
 //	vision  pictures → pooled CLIP states v (see buildVision)
+//	text    token numbers → CLIP's text embeddings; project: v → CLIP's image embeddings (see buildText)
 //	maps    v (B,Dv) → prefix (B, k·E) = visual_embeddings, retrieval (B,S) = visual_fc, not normalised
 //	lm      tokens (T,4), prefix (I,E), rows (R) → of those rows hidden (R,E), logits (R,V) and, with heads, retrieval (R,S) = Σ text_hidden_fcs
 //	score   tokens (T,4), prefix (I,E), rows (R), labels (R) → nll (R,2)
@@ -42,6 +44,14 @@ func Build(c Config) (*plan.Model, error) {
 	m := &plan.Model{}
 	if c.CLIP != nil {
 		if err := buildVision(m, c.CLIP); err != nil {
+			return nil, err
+		}
+	}
+	if c.Text != nil {
+		if c.CLIP == nil {
+			return nil, fmt.Errorf("model: CLIP's text tower needs its vision tower")
+		}
+		if err := buildText(m, c.CLIP, c.Text); err != nil {
 			return nil, err
 		}
 	}

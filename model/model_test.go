@@ -157,6 +157,21 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ config, want string }{
+		{`{"text_config": {}}`, ""},
+		{`{"text_config": {"hidden_size": 768, "num_attention_heads": 12, "eos_token_id": 2}, "projection_dim": 768}`, ""},
+		{`{"vision_config": {}}`, "want a CLIPModel with a text_config"},
+		{`{"text_config": {"hidden_act": "silu"}}`, "activation"},
+		{`{"text_config": {"layer_norm_eps": 2}}`, "layer_norm_eps"},
+		{`{"text_config": {"hidden_size": 510}}`, "must be a multiple"},
+		{`{"text_config": {}, "projection_dim": -1}`, "projection_dim: want 1 to"},
+		{`{"text_config": 7}`, "text_config"},
+		{`[]`, "CLIP config"},
+	} {
+		if _, err := model.ParseCLIPText([]byte(c.config)); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("ParseCLIPText(%s): error %v, want %q", c.config, err, c.want)
+		}
+	}
+	for _, c := range []struct{ config, want string }{
 		{`{}`, ""}, {`{"text_emb_layers": []}`, "text_emb_layers"}, {`{"shared_emb_dim": -4}`, "shared_emb_dim"}, {`{"n_visual_tokens": "two"}`, "model_args.json"},
 	} {
 		if _, err := model.ParseHeads([]byte(c.config)); (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -175,6 +190,9 @@ func TestAddedTokens(t *testing.T) {
 	added, err := m.Weight(model.AddedTokens)
 	if err != nil || added.Rows != 2 || !added.Head || !slices.ContainsFunc(added.Sources, func(s plan.Source) bool { return s.Tensor == model.RETRow }) {
 		t.Errorf("added tokens: want 2 rows of the heads, have %+v, %v", added, err)
+	}
+	if _, err := model.Build(model.Config{Text: &model.CLIPText{}}); err == nil || !strings.Contains(err.Error(), "needs its vision tower") {
+		t.Errorf("a text tower alone: have %v", err)
 	}
 	if _, err := m.Program("none"); err == nil || !strings.Contains(err.Error(), `no program "none"`) {
 		t.Errorf("Program(none): have %v", err)

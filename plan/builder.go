@@ -67,6 +67,8 @@ func (b *Builder) made(rows Dim, cols int) ID {
 
 func (b *Builder) like(id ID) ID { return b.made(b.p.Value(id).Rows, b.p.Value(id).Cols) }
 
+func (b *Builder) op(o Op) { b.p.Ops = append(b.p.Ops, o) }
+
 // Cols returns the columns of a value.
 func (b *Builder) Cols(id ID) int { return b.p.Value(id).Cols }
 

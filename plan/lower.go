@@ -149,16 +149,19 @@ func (o *LayerNorm) lower(l *lowering) {
 }
 
 func (o *Linear) lower(l *lowering) {
-	first, stride := 0, uint32(l.cols(o.Y))
-	bias := l.plain(o.Bias)
-	for _, w := range o.W {
-		for _, part := range l.shards(w) {
-			d := shaders.Linear(l.info, part.format, shaders.LinearParams{
-				T: l.u(o.Y), K: uint32(l.cols(o.X)), F: uint32(part.rows), F0: uint32(first), Stride: stride,
-				Act: uint32(o.Act), Bias: flag(o.Bias), Residual: flag(o.Residual),
-			})
-			l.step(d, Ref{Value: o.X}, part.values, part.scale, bias, Ref{Value: o.Residual}, Ref{Value: o.Y})
-			first += part.rows
+	p := shaders.LinearParams{
+		T: l.u(o.Y), K: uint32(l.cols(o.X)), Stride: uint32(l.cols(o.Y)), Act: uint32(o.Act), Bias: flag(o.Bias), Residual: flag(o.Residual),
+	}
+	l.linear(p, o.W, Ref{Value: o.X}, l.plain(o.Bias), Ref{Value: o.Residual}, Ref{Value: o.Y})
+}
+
+// linear adds the steps of a linear layer, one for each shard of its stacked weights.
+func (l *lowering) linear(p shaders.LinearParams, w []ID, x, bias, residual, y Ref) {
+	for _, id := range w {
+		for _, part := range l.shards(id) {
+			p.F = uint32(part.rows)
+			l.step(shaders.Linear(l.info, part.format, p), x, part.values, part.scale, bias, residual, y)
+			p.F0 += p.F
 		}
 	}
 }

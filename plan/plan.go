@@ -24,9 +24,11 @@ const (
 	Rows               // R: token rows that results are wanted of
 	Images             // B: pictures of this run
 	Prefix             // I: rows of visual embeddings given to this run
+	Pairs              // P: B·B, every picture with every caption of a batch in training
+	Chunk              // C: rows of logits that exist at a time in training
 )
 
-var sizeNames = [...]string{"1", "T", "R", "B", "I"}
+var sizeNames = [...]string{"1", "T", "R", "B", "I", "P", "C"}
 
 // Dims gives the sizes of one run, by Size; Dims[One] is 1.
 type Dims [len(sizeNames)]int

@@ -50,6 +50,16 @@ func (r *Runner) SetHeads(heads map[string][]float32) error {
 	return nil
 }
 
+// HeadsChanged tells the runner that the trained parameters were changed on the device itself.
+func (r *Runner) HeadsChanged() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.kv.sequences {
+		s.computed = 0
+	}
+	return r.readScale()
+}
+
 func (r *Runner) setHeads(heads map[string][]float32) error {
 	for name, x := range heads {
 		if err := r.m.SetWeight(name, x); err != nil {

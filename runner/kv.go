@@ -128,10 +128,57 @@ func (c *kvCache) relayout(short []*Sequence) error {
 		return err
 	}
 	c.m.Forget()
-	c.m.Free(c.m.States)
-	c.m.States, c.capacity, c.sequences = fresh, total, all
+	for name, b := range fresh {
+		if old, ok := c.m.States[name]; ok {
+			_ = c.m.Dev.Free(old)
+		}
+		c.m.States[name] = b
+	}
+	c.capacity, c.sequences = total, all
 	for i, s := range all {
 		s.first, s.rows = first[i], rows[i]
 	}
 	return nil
+}
+
+// copyRows copies rows [from, to) of a sequence to the same places of others; all have them reserved.
+func (c *kvCache) copyRows(source *Sequence, targets []*Sequence, from, to int) error {
+	if from >= to || len(targets) == 0 {
+		return nil
+	}
+	widest := 0
+	for _, v := range c.states {
+		widest = max(widest, v.Cols)
+	}
+	// A copy within one buffer is not a command.
+	between, err := c.m.Dev.NewBuffer("kv rows", 4*widest*(to-from))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.m.Dev.Free(between) }()
+	var list gpu.List
+	for _, v := range c.states {
+		state, row := c.m.States[v.Name], 4*v.Cols
+		list.Copy(between, 0, state, (source.first+from)*row, (to-from)*row)
+		for _, t := range targets {
+			list.Copy(state, (t.first+from)*row, between, 0, (to-from)*row)
+		}
+	}
+	return c.m.Dev.Submit(&list)
+}
+
+// fit returns how many sequences of n tokens so many bytes have room for, within the device's limits beside all sequences but those; at least 1.
+func (c *kvCache) fit(n, bytes int, but []*Sequence) int {
+	rows := c.wanted(&Sequence{tokens: make([]Token, n)})
+	taken, rowBytes, widest := 0, 0, 0
+	for _, s := range c.sequences {
+		if !slices.Contains(but, s) {
+			taken += s.rows
+		}
+	}
+	for _, v := range c.states {
+		rowBytes += 4 * v.Cols
+		widest = max(widest, 4*v.Cols)
+	}
+	return max(1, min(bytes/rowBytes, c.m.Info.Limits.MaxBinding/widest-taken)/rows)
 }

@@ -45,6 +45,9 @@ func (r *Runner) RET() int {
 	return -1
 }
 
+// Manifest returns what the bundle says of everything but the weights' values; it is not to be changed.
+func (r *Runner) Manifest() *bundle.Manifest { return r.m.Manifest }
+
 // Tokenizer returns the model's tokenizer, nil if the bundle has none.
 func (r *Runner) Tokenizer() *tokenizer.Tokenizer { return r.tok }
 
@@ -56,6 +59,9 @@ func (r *Runner) Scale() float32 { return r.scale }
 
 // Device returns what the model runs on.
 func (r *Runner) Device() gpu.Device { return r.m.Dev }
+
+// Machine returns what holds the model on its device, for training: a caller that changes heads there tells the runner by HeadsChanged.
+func (r *Runner) Machine() *machine.Machine { return r.m }
 
 // Dispatches returns how many kernel dispatches one decoded token takes.
 func (r *Runner) Dispatches() (int, error) {
@@ -97,33 +103,54 @@ type Image struct {
 
 // Embed runs decoded pixel values, each (3,S,S) as package vision makes them, through CLIP and the maps. progress, if any, counts pictures.
 func (r *Runner) Embed(ctx context.Context, pixels [][]float32, progress func(Progress)) ([]Image, error) {
+	return inBatches(ctx, r, r.imageBatch(), pixels, progress, func(batch [][]float32) ([]Image, error) {
+		pooled, _, err := r.pooled(batch, false)
+		if err != nil {
+			return nil, err
+		}
+		return r.maps(pooled)
+	})
+}
+
+// Encode runs pixel values, each (3,S,S), through CLIP alone → pooled states v (Dv), which no head has a part in.
+func (r *Runner) Encode(ctx context.Context, pixels [][]float32) ([][]float32, error) {
+	return inBatches(ctx, r, r.imageBatch(), pixels, nil, func(batch [][]float32) ([][]float32, error) {
+		pooled, _, err := r.pooled(batch, false)
+		return pooled, err
+	})
+}
+
+// mapsBatch is how many pooled states go into one run of the maps.
+const mapsBatch = 256
+
+// Maps runs pooled states (Dv), as Encode makes them, through the maps.
+func (r *Runner) Maps(ctx context.Context, pooled [][]float32) ([]Image, error) {
+	return inBatches(ctx, r, mapsBatch, pooled, nil, r.maps)
+}
+
+// inBatches calls f with up to n rows at a time, again after a loss of the device, and joins what it makes of them. It locks the runner.
+func inBatches[T any](ctx context.Context, r *Runner, n int, rows [][]float32, progress func(Progress), f func([][]float32) ([]T, error)) ([]T, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var images []Image
-	p := Progress{Total: int64(len(pixels)), What: "pictures"}
-	for len(pixels) > 0 {
+	out := make([]T, 0, len(rows))
+	for len(out) < len(rows) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		n := min(len(pixels), r.imageBatch())
-		var batch []Image
-		err := r.mend(ctx, func() error {
-			pooled, _, err := r.pooled(pixels[:n], false)
-			if err != nil {
-				return err
-			}
-			batch, err = r.maps(pooled)
+		batch := rows[len(out):min(len(out)+n, len(rows))]
+		var made []T
+		err := r.mend(ctx, func() (err error) {
+			made, err = f(batch)
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		images, pixels = append(images, batch...), pixels[n:]
-		if p.Done += int64(n); progress != nil {
-			progress(p)
+		if out = append(out, made...); progress != nil {
+			progress(Progress{Done: int64(len(out)), Total: int64(len(rows)), What: "pictures"})
 		}
 	}
-	return images, nil
+	return out, nil
 }
 
 // imageBatch is how many pictures go into one run.
@@ -176,9 +203,9 @@ func (r *Runner) maps(pooled [][]float32) ([]Image, error) {
 		return nil, err
 	}
 	s, B := r.m.Manifest.Settings, len(pooled)
-	var v []float32
-	for _, p := range pooled {
-		v = append(v, p...)
+	v, err := joined(pooled, s.VisionDim)
+	if err != nil {
+		return nil, err
 	}
 	if err := prog.Run(plan.RunImages(B, 1), map[string][]byte{"v": machine.Bytes(v)}); err != nil {
 		return nil, err

@@ -144,7 +144,7 @@ func (r *Runner) tap(prog *machine.Program, lm *plan.Program, taps []plan.Tap, s
 		defer s.Close()
 		for at, id := range ids {
 			s.AppendTokens(Token{ID: int(id)})
-			places = append(places, place{s: s, at: at, wanted: true})
+			places = append(places, place{s: s, at: at, labels: []uint32{ignored}})
 		}
 		batch = append(batch, s)
 	}

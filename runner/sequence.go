@@ -45,7 +45,7 @@ func (s *Sequence) Close() {
 // feed is the part of a sequence that one forward pass runs: its tokens from computed on, and which of them results are wanted of.
 type feed struct {
 	s    *Sequence
-	want []int // places in the sequence, ascending, each ≥ s.computed
+	want []int // places in the sequence, ascending, each ≥ s.computed; a place may come again, for another label
 }
 
 // want says what a forward pass hands back.
@@ -68,8 +68,7 @@ const maxTokens = 512
 type place struct {
 	s      *Sequence
 	at     int
-	wanted bool
-	label  uint32
+	labels []uint32 // of the rows that are wanted of it
 }
 
 // forward runs what the feeds' sequences have not computed yet, packed without padding, in as few runs as the device's limits allow.
@@ -88,13 +87,13 @@ func (r *Runner) forwardOnce(ctx context.Context, feeds []feed, w want) (*result
 		batch = append(batch, f.s)
 		next := 0
 		for at := f.s.computed; at < len(f.s.tokens); at++ {
-			p := place{s: f.s, at: at, label: ignored}
-			if next < len(f.want) && f.want[next] == at {
-				p.wanted = true
+			p := place{s: f.s, at: at}
+			for ; next < len(f.want) && f.want[next] == at; next++ {
+				label := uint32(ignored)
 				if w.labels != nil {
-					p.label = uint32(w.labels[i][next])
+					label = uint32(w.labels[i][next])
 				}
-				next++
+				p.labels = append(p.labels, label)
 			}
 			places = append(places, p)
 		}
@@ -127,10 +126,8 @@ func (r *Runner) runLength(places []place) int {
 	maxRows := r.m.Info.Limits.MaxBinding / (4 * r.m.Manifest.Settings.Vocabulary)
 	rows := 0
 	for i, p := range places {
-		if p.wanted {
-			rows++
-		}
-		if i == r.maxTokens || rows > maxRows {
+		rows += len(p.labels)
+		if i == r.maxTokens || rows > maxRows && i > 0 {
 			return i
 		}
 	}
@@ -154,9 +151,9 @@ func (r *Runner) pack(places []place) packed {
 			in.prefix = append(in.prefix, token.Visual...)
 		}
 		in.tokens = append(in.tokens, id, uint32(p.at), uint32(p.s.first), uint32(p.at+1))
-		if p.wanted {
+		for _, label := range p.labels {
 			in.rows = append(in.rows, uint32(t))
-			in.labels = append(in.labels, p.label)
+			in.labels = append(in.labels, label)
 		}
 	}
 	return in

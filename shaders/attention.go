@@ -5,8 +5,10 @@ package shaders
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // attentionMaxDh is the most columns that a head may have.
@@ -16,9 +18,7 @@ const attentionMaxDh = 4 * attentionQUADS
 // → y (T,Heads·Dh) f32. Token t attends to the count rows of kv from first on, both from the token table (causal: count = position+1; all:
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
 func Attention(info gpu.Info, p AttentionParams) Dispatch {
-	if p.Dh > attentionMaxDh {
-		panic(fmt.Sprintf("shaders: attention: want heads of at most %d columns, have %d", attentionMaxDh, p.Dh))
-	}
+	checkHead("attention", p.Dh)
 	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
 	if (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0 {
 		v.imports["rows"] = "rows_vec4"
@@ -28,7 +28,13 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 		v.file = "attention_software"
 		groups = ceil(groups, attentionSoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionKernel(attentionTwin)), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+}
+
+func checkHead(kernel string, Dh uint32) {
+	if Dh > attentionMaxDh {
+		panic(fmt.Sprintf("shaders: %s: want heads of at most %d columns, have %d", kernel, attentionMaxDh, Dh))
+	}
 }
 
 func attentionTwin(p AttentionParams, b attentionBuffers) {
@@ -80,6 +86,36 @@ func (p AttentionParams) reach() []uint64 {
 	}
 	T, width := uint64(p.T), words(uint64(p.Heads), uint64(p.Dh))
 	return []uint64{words(T, max(uint64(p.QStride), width)), uint64(max(p.KOffset, p.VOffset)) + width, words(T, 4), words(T, width)}
+}
+
+// attentionFast computes in f32, like a GPU, tokens and heads at once.
+func attentionFast(p AttentionParams, b attentionBuffers) {
+	heads, Dh, stride := int(p.Heads), int(p.Dh), int(p.KVStride)
+	parallel(int(p.T)*heads, func(from, to int) {
+		var weights []float32
+		for n := from; n < to; n++ {
+			t, h := n/heads, n%heads
+			y := b.Y[n*Dh:][:Dh]
+			clear(y)
+			first, count := int(b.Tokens[4*t+2]), int(b.Tokens[4*t+3])
+			if count == 0 {
+				continue
+			}
+			weights = slices.Grow(weights[:0], count)[:count]
+			rows := b.Kv[first*stride+h*Dh:]
+			simd.Dots(weights, b.Q[t*int(p.QStride)+h*Dh:][:Dh], rows[p.KOffset:], stride)
+			sum := simd.Exp(weights, weights, p.Scale, largestScaled(weights, p.Scale))
+			simd.Mix(y, weights, rows[p.VOffset:], stride)
+			for d := range y {
+				y[d] /= sum
+			}
+		}
+	})
+}
+
+// largestScaled is the largest of factor·x.
+func largestScaled(x []float32, factor float32) float32 {
+	return max(factor*slices.Max(x), factor*slices.Min(x))
 }
 
 func attentionCases() []Case {

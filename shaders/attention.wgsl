@@ -26,6 +26,7 @@ const LOWEST = -3.0e38;
 //#import grid
 //#import reduce
 //#import rows
+//#import attention_out
 
 var<workgroup> query: array<vec4<f32>, QUADS>;
 var<workgroup> weights: array<f32, WG>;

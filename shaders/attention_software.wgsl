@@ -25,6 +25,7 @@ const LOWEST = -3.0e38;
 
 //#import grid
 //#import rows
+//#import attention_out
 
 fn largest_of(v: vec4<f32>) -> f32 {
     return max(max(v.x, v.y), max(v.z, v.w));

@@ -133,6 +133,9 @@ func Cases() []Case {
 		embedCases, layerNormCases, linearCases, attentionCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
 		nllCases, topKCases,
 		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
+		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,
+		squareSumsCases, adamWCases, rescaleRowCases,
+		linearBackCases, linearWeightBackCases, layerNormBackCases, attentionBackQueryCases, attentionBackRowsCases, actBackCases,
 	} {
 		all = append(all, f()...)
 	}

@@ -8,6 +8,139 @@ import (
 	"fromage/gpu"
 )
 
+// Constants of act_back.wgsl.
+const (
+	actBackWG = 64
+)
+
+// ActBackParams are the parameters of act_back.wgsl.
+type ActBackParams struct {
+	N   uint32
+	Act uint32 // ActNone, ActReLU, ActQuickGELU or ActGELU
+}
+
+func (p ActBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	put32(b[4:], p.Act)
+	return b
+}
+
+func decodeActBackParams(b []byte) ActBackParams {
+	return ActBackParams{
+		N:   get32(b[0:]),
+		Act: get32(b[4:]),
+	}
+}
+
+// actBackBuffers are the bindings of act_back.wgsl, as the twin sees them.
+type actBackBuffers struct {
+	X  []float32 // (N) before the activation
+	Dy []float32 // (N)
+	Dx []float32 // (N)
+}
+
+// actBackKernel is a kernel with the interface of act_back.wgsl, the given twin and, where there is one, something faster.
+func actBackKernel(twin func(ActBackParams, actBackBuffers), fast ...func(ActBackParams, actBackBuffers)) gpu.Kernel {
+	call := func(f func(ActBackParams, actBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "dy", "dx"},
+		Reach:    reachOf(decodeActBackParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of adam_w.wgsl.
+const (
+	adamWWG = 64
+)
+
+// AdamWParams are the parameters of adam_w.wgsl.
+type AdamWParams struct {
+	First       uint32  // place of the first value
+	N           uint32  // values
+	Norms       uint32  // square sums of all gradients
+	LR          float32 // learning rate
+	Beta1       float32
+	Beta2       float32
+	Eps         float32
+	Decay       float32 // weight decay
+	Correction1 float32 // 1 − Beta1^step, steps counted from 1
+	Correction2 float32 // 1 − Beta2^step
+	Clip        float32 // most norm of all gradients; 0: any
+}
+
+func (p AdamWParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.First)
+	put32(b[4:], p.N)
+	put32(b[8:], p.Norms)
+	put32(b[12:], math.Float32bits(p.LR))
+	put32(b[16:], math.Float32bits(p.Beta1))
+	put32(b[20:], math.Float32bits(p.Beta2))
+	put32(b[24:], math.Float32bits(p.Eps))
+	put32(b[28:], math.Float32bits(p.Decay))
+	put32(b[32:], math.Float32bits(p.Correction1))
+	put32(b[36:], math.Float32bits(p.Correction2))
+	put32(b[40:], math.Float32bits(p.Clip))
+	return b
+}
+
+func decodeAdamWParams(b []byte) AdamWParams {
+	return AdamWParams{
+		First:       get32(b[0:]),
+		N:           get32(b[4:]),
+		Norms:       get32(b[8:]),
+		LR:          math.Float32frombits(get32(b[12:])),
+		Beta1:       math.Float32frombits(get32(b[16:])),
+		Beta2:       math.Float32frombits(get32(b[20:])),
+		Eps:         math.Float32frombits(get32(b[24:])),
+		Decay:       math.Float32frombits(get32(b[28:])),
+		Correction1: math.Float32frombits(get32(b[32:])),
+		Correction2: math.Float32frombits(get32(b[36:])),
+		Clip:        math.Float32frombits(get32(b[40:])),
+	}
+}
+
+// adamWBuffers are the bindings of adam_w.wgsl, as the twin sees them.
+type adamWBuffers struct {
+	G     []float32
+	Norms []float32 // (Norms)
+	W     []float32
+	M     []float32 // running mean of g
+	V     []float32 // running mean of g²
+}
+
+// adamWKernel is a kernel with the interface of adam_w.wgsl, the given twin and, where there is one, something faster.
+func adamWKernel(twin func(AdamWParams, adamWBuffers), fast ...func(AdamWParams, adamWBuffers)) gpu.Kernel {
+	call := func(f func(AdamWParams, adamWBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"g", "norms", "w", "m", "v"},
+		Reach:    reachOf(decodeAdamWParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
 // Constants of add.wgsl.
 const (
 	addWG = 64
@@ -37,17 +170,24 @@ type addBuffers struct {
 	Y []float32 // (N)
 }
 
-// addKernel is a kernel with the interface of add.wgsl and the given twin.
-func addKernel(twin func(AddParams, addBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// addKernel is a kernel with the interface of add.wgsl, the given twin and, where there is one, something faster.
+func addKernel(twin func(AddParams, addBuffers), fast ...func(AddParams, addBuffers)) gpu.Kernel {
+	call := func(f func(AddParams, addBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "y"},
 		Reach:    reachOf(decodeAddParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of attention.wgsl.
@@ -102,23 +242,310 @@ type attentionBuffers struct {
 	Y      []float32 // (T,Heads·Dh)
 }
 
-// attentionKernel is a kernel with the interface of attention.wgsl and the given twin.
-func attentionKernel(twin func(AttentionParams, attentionBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// attentionKernel is a kernel with the interface of attention.wgsl, the given twin and, where there is one, something faster.
+func attentionKernel(twin func(AttentionParams, attentionBuffers), fast ...func(AttentionParams, attentionBuffers)) gpu.Kernel {
+	call := func(f func(AttentionParams, attentionBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "y"},
 		Reach:    reachOf(decodeAttentionParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of attention_back_query.wgsl.
+const (
+	attentionBackQueryWG    = 64
+	attentionBackQueryQUADS = 64
+)
+
+// AttentionBackQueryParams are the parameters of attention_back_query.wgsl.
+type AttentionBackQueryParams struct {
+	T        uint32 // tokens
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in a row of q
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Scale    float32 // as in attention.wgsl
+	DStride  uint32  // values in a row of dqkv
+}
+
+func (p AttentionBackQueryParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.T)
+	put32(b[4:], p.Heads)
+	put32(b[8:], p.Dh)
+	put32(b[12:], p.QStride)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], math.Float32bits(p.Scale))
+	put32(b[32:], p.DStride)
+	return b
+}
+
+func decodeAttentionBackQueryParams(b []byte) AttentionBackQueryParams {
+	return AttentionBackQueryParams{
+		T:        get32(b[0:]),
+		Heads:    get32(b[4:]),
+		Dh:       get32(b[8:]),
+		QStride:  get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Scale:    math.Float32frombits(get32(b[28:])),
+		DStride:  get32(b[32:]),
 	}
 }
+
+// attentionBackQueryBuffers are the bindings of attention_back_query.wgsl, as the twin sees them.
+type attentionBackQueryBuffers struct {
+	Q      []float32 // (T,QStride); head h at column h·Dh
+	Kv     []float32 // (rows,KVStride)
+	Tokens []uint32  // (T,4)
+	Dy     []float32 // (T,Heads·Dh)
+	Stats  []float32 // (T,Heads,2)
+	Dqkv   []float32 // (T,DStride); head h of dq at column h·Dh
+}
+
+// attentionBackQueryKernel is a kernel with the interface of attention_back_query.wgsl, the given twin and, where there is one, something faster.
+func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQueryBuffers), fast ...func(AttentionBackQueryParams, attentionBackQueryBuffers)) gpu.Kernel {
+	call := func(f func(AttentionBackQueryParams, attentionBackQueryBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
+		Reach:    reachOf(decodeAttentionBackQueryParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of attention_back_query_software.wgsl.
+const (
+	attentionBackQuerySoftwareWG = 8
+)
+
+// Constants of attention_back_rows.wgsl.
+const (
+	attentionBackRowsWG    = 64
+	attentionBackRowsQUADS = 64
+)
+
+// AttentionBackRowsParams are the parameters of attention_back_rows.wgsl.
+type AttentionBackRowsParams struct {
+	T        uint32 // tokens
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in a row of q
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Scale    float32 // as in attention.wgsl
+	DStride  uint32  // values in a row of dqkv
+	DKOffset uint32  // column of dqkv where the first head's keys begin
+	DVOffset uint32  // column of dqkv where the first head's values begin
+}
+
+func (p AttentionBackRowsParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.T)
+	put32(b[4:], p.Heads)
+	put32(b[8:], p.Dh)
+	put32(b[12:], p.QStride)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], math.Float32bits(p.Scale))
+	put32(b[32:], p.DStride)
+	put32(b[36:], p.DKOffset)
+	put32(b[40:], p.DVOffset)
+	return b
+}
+
+func decodeAttentionBackRowsParams(b []byte) AttentionBackRowsParams {
+	return AttentionBackRowsParams{
+		T:        get32(b[0:]),
+		Heads:    get32(b[4:]),
+		Dh:       get32(b[8:]),
+		QStride:  get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Scale:    math.Float32frombits(get32(b[28:])),
+		DStride:  get32(b[32:]),
+		DKOffset: get32(b[36:]),
+		DVOffset: get32(b[40:]),
+	}
+}
+
+// attentionBackRowsBuffers are the bindings of attention_back_rows.wgsl, as the twin sees them.
+type attentionBackRowsBuffers struct {
+	Q      []float32 // (T,QStride); head h at column h·Dh
+	Kv     []float32 // (rows,KVStride)
+	Tokens []uint32  // (T,4)
+	Dy     []float32 // (T,Heads·Dh)
+	Stats  []float32 // (T,Heads,2), by attention_back_query
+	Dqkv   []float32 // (T,DStride); only columns of keys and values are written
+}
+
+// attentionBackRowsKernel is a kernel with the interface of attention_back_rows.wgsl, the given twin and, where there is one, something faster.
+func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRowsBuffers), fast ...func(AttentionBackRowsParams, attentionBackRowsBuffers)) gpu.Kernel {
+	call := func(f func(AttentionBackRowsParams, attentionBackRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
+		Reach:    reachOf(decodeAttentionBackRowsParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of attention_back_rows_software.wgsl.
+const (
+	attentionBackRowsSoftwareWG = 8
+)
 
 // Constants of attention_software.wgsl.
 const (
 	attentionSoftwareWG = 8
 )
+
+// Constants of contrast.wgsl.
+const (
+	contrastWG = 64
+)
+
+// ContrastParams are the parameters of contrast.wgsl.
+type ContrastParams struct {
+	B uint32 // rows and columns
+}
+
+func (p ContrastParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	return b
+}
+
+func decodeContrastParams(b []byte) ContrastParams {
+	return ContrastParams{
+		B: get32(b[0:]),
+	}
+}
+
+// contrastBuffers are the bindings of contrast.wgsl, as the twin sees them.
+type contrastBuffers struct {
+	Logits []float32 // (B,B)
+	Stats  []float32 // (2·B,4): rows, then columns
+}
+
+// contrastKernel is a kernel with the interface of contrast.wgsl, the given twin and, where there is one, something faster.
+func contrastKernel(twin func(ContrastParams, contrastBuffers), fast ...func(ContrastParams, contrastBuffers)) gpu.Kernel {
+	call := func(f func(ContrastParams, contrastBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"logits", "stats"},
+		Reach:    reachOf(decodeContrastParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of contrast_back.wgsl.
+const (
+	contrastBackWG   = 64
+	contrastBackROWS = 4
+)
+
+// ContrastBackParams are the parameters of contrast_back.wgsl.
+type ContrastBackParams struct {
+	B          uint32 // rows and columns of logits
+	S          uint32 // values in an embedding
+	Transposed uint32 // 0: dx belongs to the rows of logits; 1: to the columns
+	Weight     float32
+}
+
+func (p ContrastBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	put32(b[4:], p.S)
+	put32(b[8:], p.Transposed)
+	put32(b[12:], math.Float32bits(p.Weight))
+	return b
+}
+
+func decodeContrastBackParams(b []byte) ContrastBackParams {
+	return ContrastBackParams{
+		B:          get32(b[0:]),
+		S:          get32(b[4:]),
+		Transposed: get32(b[8:]),
+		Weight:     math.Float32frombits(get32(b[12:])),
+	}
+}
+
+// contrastBackBuffers are the bindings of contrast_back.wgsl, as the twin sees them.
+type contrastBackBuffers struct {
+	Logits []float32 // (B,B)
+	Stats  []float32 // (2·B,4), as contrast makes them
+	Other  []float32 // (B,S): embeddings of the other side
+	Scale  []float32 // (1)
+	Dx     []float32 // (B,S)
+	Dscale []float32 // (B), or anything where Transposed is 1
+}
+
+// contrastBackKernel is a kernel with the interface of contrast_back.wgsl, the given twin and, where there is one, something faster.
+func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers), fast ...func(ContrastBackParams, contrastBackBuffers)) gpu.Kernel {
+	call := func(f func(ContrastBackParams, contrastBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"logits", "stats", "other", "scale", "dx", "dscale"},
+		Reach:    reachOf(decodeContrastBackParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
 
 // Constants of copy_rows.wgsl.
 const (
@@ -154,17 +581,80 @@ type copyRowsBuffers struct {
 	Y []float32
 }
 
-// copyRowsKernel is a kernel with the interface of copy_rows.wgsl and the given twin.
-func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// copyRowsKernel is a kernel with the interface of copy_rows.wgsl, the given twin and, where there is one, something faster.
+func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers), fast ...func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
+	call := func(f func(CopyRowsParams, copyRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeCopyRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of cross_entropy.wgsl.
+const (
+	crossEntropyWG = 256
+)
+
+// CrossEntropyParams are the parameters of cross_entropy.wgsl.
+type CrossEntropyParams struct {
+	R  uint32 // rows of logits
+	V  uint32 // columns
+	R0 uint32 // place of the first row's label, weight and result
+}
+
+func (p CrossEntropyParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.R)
+	put32(b[4:], p.V)
+	put32(b[8:], p.R0)
+	return b
+}
+
+func decodeCrossEntropyParams(b []byte) CrossEntropyParams {
+	return CrossEntropyParams{
+		R:  get32(b[0:]),
+		V:  get32(b[4:]),
+		R0: get32(b[8:]),
+	}
+}
+
+// crossEntropyBuffers are the bindings of cross_entropy.wgsl, as the twin sees them.
+type crossEntropyBuffers struct {
+	Labels  []uint32  // (R0+R or more)
+	Weights []float32 // (R0+R or more)
+	Logits  []float32 // (R,V)
+	Y       []float32 // (R0+R or more,2)
+}
+
+// crossEntropyKernel is a kernel with the interface of cross_entropy.wgsl, the given twin and, where there is one, something faster.
+func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers), fast ...func(CrossEntropyParams, crossEntropyBuffers)) gpu.Kernel {
+	call := func(f func(CrossEntropyParams, crossEntropyBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"labels", "weights", "logits", "y"},
+		Reach:    reachOf(decodeCrossEntropyParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of embed.wgsl.
@@ -216,17 +706,24 @@ type embedBuffers struct {
 	Y      []float32 // (T,K)
 }
 
-// embedKernel is a kernel with the interface of embed.wgsl and the given twin.
-func embedKernel(twin func(EmbedParams, embedBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// embedKernel is a kernel with the interface of embed.wgsl, the given twin and, where there is one, something faster.
+func embedKernel(twin func(EmbedParams, embedBuffers), fast ...func(EmbedParams, embedBuffers)) gpu.Kernel {
+	call := func(f func(EmbedParams, embedBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
 		Reach:    reachOf(decodeEmbedParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of embed_back.wgsl.
@@ -271,17 +768,24 @@ type embedBackBuffers struct {
 	Dtable []float32 // (Rows,K)
 }
 
-// embedBackKernel is a kernel with the interface of embed_back.wgsl and the given twin.
-func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// embedBackKernel is a kernel with the interface of embed_back.wgsl, the given twin and, where there is one, something faster.
+func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers), fast ...func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
+	call := func(f func(EmbedBackParams, embedBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "dx", "dtable"},
 		Reach:    reachOf(decodeEmbedBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of gather_rows.wgsl.
@@ -316,17 +820,24 @@ type gatherRowsBuffers struct {
 	Y    []float32 // (R,D)
 }
 
-// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl and the given twin.
-func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl, the given twin and, where there is one, something faster.
+func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers), fast ...func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
+	call := func(f func(GatherRowsParams, gatherRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "rows", "y"},
 		Reach:    reachOf(decodeGatherRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of layer_norm.wgsl.
@@ -365,17 +876,84 @@ type layerNormBuffers struct {
 	Y      []float32 // (T,D)
 }
 
-// layerNormKernel is a kernel with the interface of layer_norm.wgsl and the given twin.
-func layerNormKernel(twin func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// layerNormKernel is a kernel with the interface of layer_norm.wgsl, the given twin and, where there is one, something faster.
+func layerNormKernel(twin func(LayerNormParams, layerNormBuffers), fast ...func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
+	call := func(f func(LayerNormParams, layerNormBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "bias", "y"},
 		Reach:    reachOf(decodeLayerNormParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of layer_norm_back.wgsl.
+const (
+	layerNormBackWG = 64
+)
+
+// LayerNormBackParams are the parameters of layer_norm_back.wgsl.
+type LayerNormBackParams struct {
+	T   uint32
+	D   uint32
+	Eps float32
+	Add uint32 // AddNothing or AddTensor
+}
+
+func (p LayerNormBackParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.T)
+	put32(b[4:], p.D)
+	put32(b[8:], math.Float32bits(p.Eps))
+	put32(b[12:], p.Add)
+	return b
+}
+
+func decodeLayerNormBackParams(b []byte) LayerNormBackParams {
+	return LayerNormBackParams{
+		T:   get32(b[0:]),
+		D:   get32(b[4:]),
+		Eps: math.Float32frombits(get32(b[8:])),
+		Add: get32(b[12:]),
+	}
+}
+
+// layerNormBackBuffers are the bindings of layer_norm_back.wgsl, as the twin sees them.
+type layerNormBackBuffers struct {
+	X      []float32 // (T,D)
+	Weight []float32 // (D)
+	Dy     []float32 // (T,D)
+	Add    []float32 // (T,D)
+	Dx     []float32 // (T,D)
+}
+
+// layerNormBackKernel is a kernel with the interface of layer_norm_back.wgsl, the given twin and, where there is one, something faster.
+func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers), fast ...func(LayerNormBackParams, layerNormBackBuffers)) gpu.Kernel {
+	call := func(f func(LayerNormBackParams, layerNormBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "weight", "dy", "add", "dx"},
+		Reach:    reachOf(decodeLayerNormBackParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of linear.wgsl.
@@ -431,18 +1009,124 @@ type linearBuffers struct {
 	Y        []float32 // (T,Stride), only columns F0 to F0+F are written
 }
 
-// linearKernel is a kernel with the interface of linear.wgsl and the given twin.
-func linearKernel(twin func(LinearParams, linearBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// linearKernel is a kernel with the interface of linear.wgsl, the given twin and, where there is one, something faster.
+func linearKernel(twin func(LinearParams, linearBuffers), fast ...func(LinearParams, linearBuffers)) gpu.Kernel {
+	call := func(f func(LinearParams, linearBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "w", "s", "bias", "residual", "y"},
 		Reach:    reachOf(decodeLinearParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		},
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of linear_back.wgsl.
+const (
+	linearBackWG = 64
+)
+
+// LinearBackParams are the parameters of linear_back.wgsl.
+type LinearBackParams struct {
+	T      uint32 // tokens
+	K      uint32 // values of a token: columns of w
+	F      uint32 // features: rows of w
+	F0     uint32 // where the features begin in a row of dy
+	Stride uint32 // length of a row of dy
+	Add    uint32 // AddNothing, AddTensor or AddSelf
+}
+
+func (p LinearBackParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.K)
+	put32(b[8:], p.F)
+	put32(b[12:], p.F0)
+	put32(b[16:], p.Stride)
+	put32(b[20:], p.Add)
+	return b
+}
+
+func decodeLinearBackParams(b []byte) LinearBackParams {
+	return LinearBackParams{
+		T:      get32(b[0:]),
+		K:      get32(b[4:]),
+		F:      get32(b[8:]),
+		F0:     get32(b[12:]),
+		Stride: get32(b[16:]),
+		Add:    get32(b[20:]),
 	}
 }
+
+// linearBackBuffers are the bindings of linear_back.wgsl, as the twin sees them.
+type linearBackBuffers struct {
+	Dy  []float32 // (T,Stride), only columns F0 to F0+F are read
+	W   []uint32  // (F,K) in the format of the weights
+	S   []uint32  // its scales
+	Add []float32 // (T,K)
+	Dx  []float32 // (T,K)
+}
+
+// linearBackKernel is a kernel with the interface of linear_back.wgsl, the given twin and, where there is one, something faster.
+func linearBackKernel(twin func(LinearBackParams, linearBackBuffers), fast ...func(LinearBackParams, linearBackBuffers)) gpu.Kernel {
+	call := func(f func(LinearBackParams, linearBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"dy", "w", "s", "add", "dx"},
+		Reach:    reachOf(decodeLinearBackParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of linear_back_block.wgsl.
+const (
+	linearBackBlockWG     = 64
+	linearBackBlockTOKENS = 4
+	linearBackBlockNEAR   = 8
+)
+
+// Constants of linear_back_few.wgsl.
+const (
+	linearBackFewWG      = 256
+	linearBackFewCOLUMNS = 8
+)
+
+// Constants of linear_back_tile.wgsl.
+const (
+	linearBackTileWG    = 256
+	linearBackTileSIDE  = 128
+	linearBackTileDEEP  = 16
+	linearBackTileQUADS = 32
+	linearBackTileSTEPS = 4
+	linearBackTileSPACE = 512
+)
+
+// Constants of linear_back_tile64.wgsl.
+const (
+	linearBackTile64WG    = 256
+	linearBackTile64SIDE  = 64
+	linearBackTile64DEEP  = 32
+	linearBackTile64QUADS = 16
+	linearBackTile64STEPS = 8
+	linearBackTile64SPACE = 512
+)
 
 // Constants of linear_block.wgsl.
 const (
@@ -477,6 +1161,102 @@ const (
 	linearTile64SPACE = 512
 )
 
+// Constants of linear_weight_back.wgsl.
+const (
+	linearWeightBackWG = 64
+)
+
+// LinearWeightBackParams are the parameters of linear_weight_back.wgsl.
+type LinearWeightBackParams struct {
+	T      uint32 // tokens
+	K      uint32 // values of a token: columns of dw
+	F      uint32 // features: rows of dw
+	F0     uint32 // where the features begin in a row of dy
+	Stride uint32 // length of a row of dy
+	Bias   uint32 // 1: add to db
+}
+
+func (p LinearWeightBackParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.T)
+	put32(b[4:], p.K)
+	put32(b[8:], p.F)
+	put32(b[12:], p.F0)
+	put32(b[16:], p.Stride)
+	put32(b[20:], p.Bias)
+	return b
+}
+
+func decodeLinearWeightBackParams(b []byte) LinearWeightBackParams {
+	return LinearWeightBackParams{
+		T:      get32(b[0:]),
+		K:      get32(b[4:]),
+		F:      get32(b[8:]),
+		F0:     get32(b[12:]),
+		Stride: get32(b[16:]),
+		Bias:   get32(b[20:]),
+	}
+}
+
+// linearWeightBackBuffers are the bindings of linear_weight_back.wgsl, as the twin sees them.
+type linearWeightBackBuffers struct {
+	Dy []float32 // (T,Stride), only columns F0 to F0+F are read
+	X  []float32 // (T,K)
+	Dw []float32 // (F,K)
+	Db []float32 // (F)
+}
+
+// linearWeightBackKernel is a kernel with the interface of linear_weight_back.wgsl, the given twin and, where there is one, something faster.
+func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBuffers), fast ...func(LinearWeightBackParams, linearWeightBackBuffers)) gpu.Kernel {
+	call := func(f func(LinearWeightBackParams, linearWeightBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"dy", "x", "dw", "db"},
+		Reach:    reachOf(decodeLinearWeightBackParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of linear_weight_back_block.wgsl.
+const (
+	linearWeightBackBlockWG = 64
+)
+
+// Constants of linear_weight_back_few.wgsl.
+const (
+	linearWeightBackFewWG      = 256
+	linearWeightBackFewCOLUMNS = 8
+)
+
+// Constants of linear_weight_back_tile.wgsl.
+const (
+	linearWeightBackTileWG    = 256
+	linearWeightBackTileSIDE  = 128
+	linearWeightBackTileDEEP  = 16
+	linearWeightBackTileQUADS = 32
+	linearWeightBackTileSTEPS = 4
+	linearWeightBackTileSPACE = 512
+)
+
+// Constants of linear_weight_back_tile64.wgsl.
+const (
+	linearWeightBackTile64WG    = 256
+	linearWeightBackTile64SIDE  = 64
+	linearWeightBackTile64DEEP  = 32
+	linearWeightBackTile64QUADS = 16
+	linearWeightBackTile64STEPS = 8
+	linearWeightBackTile64SPACE = 512
+)
+
 // Constants of nll.wgsl.
 const (
 	nllWG = 256
@@ -509,17 +1289,24 @@ type nllBuffers struct {
 	Y      []float32 // (R,2)
 }
 
-// nllKernel is a kernel with the interface of nll.wgsl and the given twin.
-func nllKernel(twin func(NLLParams, nllBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// nllKernel is a kernel with the interface of nll.wgsl, the given twin and, where there is one, something faster.
+func nllKernel(twin func(NLLParams, nllBuffers), fast ...func(NLLParams, nllBuffers)) gpu.Kernel {
+	call := func(f func(NLLParams, nllBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "labels", "y"},
 		Reach:    reachOf(decodeNLLParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of normalize.wgsl.
@@ -553,17 +1340,24 @@ type normalizeBuffers struct {
 	Y []float32 // (T,D)
 }
 
-// normalizeKernel is a kernel with the interface of normalize.wgsl and the given twin.
-func normalizeKernel(twin func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// normalizeKernel is a kernel with the interface of normalize.wgsl, the given twin and, where there is one, something faster.
+func normalizeKernel(twin func(NormalizeParams, normalizeBuffers), fast ...func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
+	call := func(f func(NormalizeParams, normalizeBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeNormalizeParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of normalize_back.wgsl.
@@ -598,17 +1392,24 @@ type normalizeBackBuffers struct {
 	Dx []float32 // (T,D)
 }
 
-// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl and the given twin.
-func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl, the given twin and, where there is one, something faster.
+func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers), fast ...func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
+	call := func(f func(NormalizeBackParams, normalizeBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
 		Reach:    reachOf(decodeNormalizeBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of patches.wgsl.
@@ -645,17 +1446,77 @@ type patchesBuffers struct {
 	Y []float32 // (B·G·G,3·P·P)
 }
 
-// patchesKernel is a kernel with the interface of patches.wgsl and the given twin.
-func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// patchesKernel is a kernel with the interface of patches.wgsl, the given twin and, where there is one, something faster.
+func patchesKernel(twin func(PatchesParams, patchesBuffers), fast ...func(PatchesParams, patchesBuffers)) gpu.Kernel {
+	call := func(f func(PatchesParams, patchesBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodePatchesParams),
-		Twin: func(c gpu.Call) {
-			twin(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of rescale_row.wgsl.
+const (
+	rescaleRowWG = 256
+)
+
+// RescaleRowParams are the parameters of rescale_row.wgsl.
+type RescaleRowParams struct {
+	First uint32 // place of the first value
+	N     uint32 // values
+	Norm  float32
+}
+
+func (p RescaleRowParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.First)
+	put32(b[4:], p.N)
+	put32(b[8:], math.Float32bits(p.Norm))
+	return b
+}
+
+func decodeRescaleRowParams(b []byte) RescaleRowParams {
+	return RescaleRowParams{
+		First: get32(b[0:]),
+		N:     get32(b[4:]),
+		Norm:  math.Float32frombits(get32(b[8:])),
+	}
+}
+
+// rescaleRowBuffers are the bindings of rescale_row.wgsl, as the twin sees them.
+type rescaleRowBuffers struct {
+	W []float32
+}
+
+// rescaleRowKernel is a kernel with the interface of rescale_row.wgsl, the given twin and, where there is one, something faster.
+func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers), fast ...func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel {
+	call := func(f func(RescaleRowParams, rescaleRowBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.ReadWrite},
+		Labels:   []string{"w"},
+		Reach:    reachOf(decodeRescaleRowParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of scatter_rows.wgsl.
@@ -693,17 +1554,132 @@ type scatterRowsBuffers struct {
 	Y     []float32 // (T,D)
 }
 
-// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl and the given twin.
-func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl, the given twin and, where there is one, something faster.
+func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers), fast ...func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
+	call := func(f func(ScatterRowsParams, scatterRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "index", "y"},
 		Reach:    reachOf(decodeScatterRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of similarities.wgsl.
+const (
+	similaritiesWG = 64
+)
+
+// SimilaritiesParams are the parameters of similarities.wgsl.
+type SimilaritiesParams struct {
+	B uint32 // rows of a and of b
+	S uint32 // values in a row
+}
+
+func (p SimilaritiesParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.B)
+	put32(b[4:], p.S)
+	return b
+}
+
+func decodeSimilaritiesParams(b []byte) SimilaritiesParams {
+	return SimilaritiesParams{
+		B: get32(b[0:]),
+		S: get32(b[4:]),
+	}
+}
+
+// similaritiesBuffers are the bindings of similarities.wgsl, as the twin sees them.
+type similaritiesBuffers struct {
+	A     []float32 // (B,S)
+	B     []float32 // (B,S)
+	Scale []float32 // (1)
+	Y     []float32 // (B,B)
+}
+
+// similaritiesKernel is a kernel with the interface of similarities.wgsl, the given twin and, where there is one, something faster.
+func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers), fast ...func(SimilaritiesParams, similaritiesBuffers)) gpu.Kernel {
+	call := func(f func(SimilaritiesParams, similaritiesBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"a", "b", "scale", "y"},
+		Reach:    reachOf(decodeSimilaritiesParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of square_sums.wgsl.
+const (
+	squareSumsWG    = 256
+	squareSumsBLOCK = 131072
+)
+
+// SquareSumsParams are the parameters of square_sums.wgsl.
+type SquareSumsParams struct {
+	First uint32 // place of the first value
+	N     uint32 // values
+	At    uint32 // place of the first sum in y
+}
+
+func (p SquareSumsParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.First)
+	put32(b[4:], p.N)
+	put32(b[8:], p.At)
+	return b
+}
+
+func decodeSquareSumsParams(b []byte) SquareSumsParams {
+	return SquareSumsParams{
+		First: get32(b[0:]),
+		N:     get32(b[4:]),
+		At:    get32(b[8:]),
+	}
+}
+
+// squareSumsBuffers are the bindings of square_sums.wgsl, as the twin sees them.
+type squareSumsBuffers struct {
+	G []float32
+	Y []float32
+}
+
+// squareSumsKernel is a kernel with the interface of square_sums.wgsl, the given twin and, where there is one, something faster.
+func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers), fast ...func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel {
+	call := func(f func(SquareSumsParams, squareSumsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"g", "y"},
+		Reach:    reachOf(decodeSquareSumsParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of store_rows.wgsl.
@@ -750,17 +1726,75 @@ type storeRowsBuffers struct {
 	Y      []float32 // (rows,TargetStride)
 }
 
-// storeRowsKernel is a kernel with the interface of store_rows.wgsl and the given twin.
-func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// storeRowsKernel is a kernel with the interface of store_rows.wgsl, the given twin and, where there is one, something faster.
+func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers), fast ...func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
+	call := func(f func(StoreRowsParams, storeRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "tokens", "y"},
 		Reach:    reachOf(decodeStoreRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of sum.wgsl.
+const (
+	sumWG = 256
+)
+
+// SumParams are the parameters of sum.wgsl.
+type SumParams struct {
+	N  uint32 // values
+	At uint32 // place of the sum in y
+}
+
+func (p SumParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	put32(b[4:], p.At)
+	return b
+}
+
+func decodeSumParams(b []byte) SumParams {
+	return SumParams{
+		N:  get32(b[0:]),
+		At: get32(b[4:]),
+	}
+}
+
+// sumBuffers are the bindings of sum.wgsl, as the twin sees them.
+type sumBuffers struct {
+	X []float32 // (N)
+	Y []float32
+}
+
+// sumKernel is a kernel with the interface of sum.wgsl, the given twin and, where there is one, something faster.
+func sumKernel(twin func(SumParams, sumBuffers), fast ...func(SumParams, sumBuffers)) gpu.Kernel {
+	call := func(f func(SumParams, sumBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeSumParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of top_k.wgsl.
@@ -802,17 +1836,24 @@ type topKBuffers struct {
 	OutRows   []uint32 // (blocks,K)
 }
 
-// topKKernel is a kernel with the interface of top_k.wgsl and the given twin.
-func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// topKKernel is a kernel with the interface of top_k.wgsl, the given twin and, where there is one, something faster.
+func topKKernel(twin func(TopKParams, topKBuffers), fast ...func(TopKParams, topKBuffers)) gpu.Kernel {
+	call := func(f func(TopKParams, topKBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"scores", "index", "out_scores", "out_rows"},
 		Reach:    reachOf(decodeTopKParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of top_k_software.wgsl.
@@ -856,15 +1897,22 @@ type visionEmbedBuffers struct {
 	Y        []float32 // (B·N,D)
 }
 
-// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl and the given twin.
-func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl, the given twin and, where there is one, something faster.
+func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers), fast ...func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
+	call := func(f func(VisionEmbedParams, visionEmbedBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"patches", "cls", "position", "y"},
 		Reach:    reachOf(decodeVisionEmbedParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }

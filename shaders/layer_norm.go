@@ -10,25 +10,30 @@ import (
 
 // LayerNorm normalises rows: x (T,D), weight (D), bias (D) → y (T,D), all f32; torch's nn.LayerNorm over the last dimension.
 func LayerNorm(_ gpu.Info, p LayerNormParams) Dispatch {
-	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(layerNormTwin)), p.encode(), grid(int(p.T))}
+	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(int(p.T))}
 }
 
-func layerNormTwin(p LayerNormParams, b layerNormBuffers) {
+func layerNormRows(p LayerNormParams, b layerNormBuffers, first, last int) {
 	D := int(p.D)
-	for t := range int(p.T) {
+	for t := first; t < last; t++ {
 		x, y := b.X[t*D:(t+1)*D], b.Y[t*D:(t+1)*D]
-		mean, variance := 0.0, 0.0
-		for _, v := range x {
-			mean += float64(v) / float64(D)
-		}
-		for _, v := range x {
-			variance += (float64(v) - mean) * (float64(v) - mean) / float64(D)
-		}
-		rstd := 1 / math.Sqrt(variance+float64(p.Eps))
+		mean, rstd := rowMoments(x, float64(p.Eps))
 		for d, v := range x {
 			y[d] = float32((float64(v)-mean)*rstd*float64(b.Weight[d]) + float64(b.Bias[d]))
 		}
 	}
+}
+
+// rowMoments returns the mean of a row and the inverse of its standard deviation.
+func rowMoments(x []float32, eps float64) (mean, rstd float64) {
+	n, variance := float64(len(x)), 0.0
+	for _, v := range x {
+		mean += float64(v) / n
+	}
+	for _, v := range x {
+		variance += (float64(v) - mean) * (float64(v) - mean) / n
+	}
+	return mean, 1 / math.Sqrt(variance+eps)
 }
 
 func (p LayerNormParams) reach() []uint64 {

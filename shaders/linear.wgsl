@@ -21,6 +21,7 @@ struct Params {
 const WG: u32 = 64u;
 
 //#import weight_f32
+//#import erf
 //#import linear_out
 //#import grid
 

@@ -7,6 +7,7 @@ const WG: u32 = 64u;
 const TOKENS: u32 = 4u; // tokens of an invocation: 1 or 4
 
 //#import weight
+//#import erf
 //#import linear_out
 //#import grid
 

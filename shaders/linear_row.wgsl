@@ -10,6 +10,7 @@ const TOKENS: u32 = 8u; // tokens of a workgroup: 1, 4 or 8
 //#import weight
 //#import linear_chunk
 //#import linear_sum
+//#import erf
 //#import linear_out
 //#import grid
 

@@ -23,8 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let label = labels[r];
-    let column = min(label, p.V - 1u);
-    let stats = line_stats(r * p.V, 1u, p.V, column, lane);
+    let stats = line_stats(r * p.V, 1u, p.V, min(label, p.V - 1u), lane);
     if (lane > 0u) {
         return;
     }
@@ -33,6 +32,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         y[2u * r + 1u] = 0.0;
         return;
     }
-    y[2u * r] = log(stats.sum) + (stats.largest - logits[r * p.V + column]);
+    y[2u * r] = nll_of(stats);
     y[2u * r + 1u] = stats.rank;
 }

@@ -19,6 +19,7 @@ export class Mine {
         $(input).value = '';
       };
     }
+    $('mine-folder').hidden = !('webkitdirectory' in $('mine-folder-input')); // some phones choose no folders
     $('mine-stop').onclick = () => { this.stopped = true; };
     $('mine-clear').onclick = () => this.clear();
     onDrop($('panel-mine'), (files) => this.add(files));
@@ -81,8 +82,7 @@ export class Mine {
     else if (rest > 0) this.app.notice(`Stopped: ${plural(rest, 'picture')} not added.`);
     else if (done > 0) this.app.announce(`${plural(done, 'picture')} added.`);
     this.render();
-    this.app.search.say();
-    this.app.facts();
+    this.app.changed();
   }
 
   async one(p) {
@@ -99,6 +99,7 @@ export class Mine {
   }
 
   async clear() {
+    if (!confirm(`Remove ${plural(this.rows.size, 'picture')} from this browser?`)) return;
     this.stopped = true;
     await this.removing([...this.rows.keys()]);
   }
@@ -110,8 +111,7 @@ export class Mine {
       this.app.fail(e);
     }
     this.render();
-    this.app.search.say();
-    this.app.facts();
+    this.app.changed();
     this.app.announce(`${plural(paths.length, 'picture')} removed.`);
   }
 
@@ -121,7 +121,7 @@ export class Mine {
     $('mine-clear').hidden = rows.length < 2;
     $('mine').replaceChildren(...rows.map((p) => {
       const card = this.app.pictures.card({ ...p, own: true }, (h) => this.app.chat.use(h));
-      card.querySelector('.bar').append(el('button', { type: 'button', textContent: 'Remove', 'aria-label': `Remove ${p.caption}`, onclick: () => this.removing([p.path]) }));
+      card.querySelector('.bar').append(el('button', { type: 'button', textContent: 'Remove', 'aria-label': `Remove: ${p.caption}`, onclick: () => this.removing([p.path]) }));
       return card;
     }));
   }

@@ -16,12 +16,14 @@ import (
 	"fromage/runner"
 )
 
-// expectedJSON is the part of expected.json that inference is held to.
+// expectedJSON is the part of expected.json that is compared.
 type expectedJSON struct {
 	ModelArgs struct {
 		OPT  string `json:"opt_version"`
 		CLIP string `json:"visual_encoder"`
 	} `json:"model_args"`
+	Optimizer optimizerJSON `json:"optimizer"`
+	Steps     []stepJSON    `json:"steps"`
 	Inference []struct {
 		Prompt        []json.RawMessage `json:"prompt"`
 		Args          arguments         `json:"args"`
@@ -49,7 +51,7 @@ func (a arguments) options() runner.Options {
 	return o
 }
 
-// fromage verifies the whole system after training: embeddings of the index, generation, and the prompts of expected.json.
+// fromage verifies the whole system: training step by step, then, with what the reference learnt, embeddings of the index, generation, and the prompts of expected.json.
 func (v *verification) fromage() error {
 	raw, err := os.ReadFile(filepath.Join(v.dir, "expected.json"))
 	if err != nil {
@@ -59,6 +61,9 @@ func (v *verification) fromage() error {
 	generate := map[string]json.RawMessage{}
 	if err := errors.Join(json.Unmarshal(raw, &want), json.Unmarshal(raw, &generate)); err != nil {
 		return fmt.Errorf("verify: %s: %w", filepath.Join(v.dir, "expected.json"), err)
+	}
+	if err := v.training(want); err != nil {
+		return err
 	}
 	done, err := v.load(compiler.Options{
 		OPT: filepath.Join(v.dir, want.ModelArgs.OPT), CLIP: filepath.Join(v.dir, want.ModelArgs.CLIP),

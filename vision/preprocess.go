@@ -134,3 +134,20 @@ func (p *Processor) emit(dst []float32, s *scratch) {
 		}
 	}
 }
+
+// Resized is the picture at width × height, whatever its own aspect ratio, as Pillow's Image.resize makes it of an RGB picture by default: bicubic.
+func (pic *Picture) Resized(width, height int) *Picture {
+	var s scratch
+	s.horizontal.plan(pic.Width, width, width, Bicubic)
+	s.vertical.plan(pic.Height, height, height, Bicubic)
+	s.resample(pic)
+	out := &Picture{Width: width, Height: height, Pix: make([]uint8, 3*width*height)}
+	s.sums = make([]int32, 3*width)
+	for y := range height {
+		s.vertical.column(s.sums, s.rows, y)
+		for x, sum := range s.sums {
+			out.Pix[3*width*y+x] = clampByte(sum >> precision)
+		}
+	}
+	return out
+}

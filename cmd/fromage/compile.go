@@ -55,7 +55,9 @@ squared, up to 2 GiB in all; what is beyond is rounded plainly).`,
 	}
 	flags := c.Flags()
 	flags.StringVar(&o.OPT, "opt", "", "the `FOLDER` of an OPT checkpoint, with its tokenizer")
-	flags.StringVar(&o.CLIP, "clip", "", "the `FOLDER` of a CLIP checkpoint; its text tower is left out")
+	flags.StringVar(&o.CLIP, "clip", "", "the `FOLDER` of a CLIP checkpoint; its text tower is left out but for --clip-text")
+	flags.BoolVar(&o.Text, "clip-text", false, "keep CLIP's text tower as well: fromage eval compares with it")
+	flags.StringVar(&o.TextTokenizer, "clip-tokenizer", "", "the `FOLDER` of the text tower's tokenizer (default: CLIP's own, else OPT's)")
 	flags.StringVar(&o.Heads, "heads", "", "FROMAGe's trained heads, a `FOLDER` or a .pth.tar or .safetensors file")
 	flags.StringVar(&dtype, "dtype", dtype, "of the weight matrices: f32, f16, q8 (8 bits and a scale) or q4")
 	flags.IntVar(&tokens, "calibrate", 0, "round q8 or q4 matrices for what the model computes while it writes this many `TOKENS`; 8192 suit a small model")

@@ -237,4 +237,3 @@ func (s shown) Open(name string) (fs.File, error) {
 	}
 	return s.FS.Open(name)
 }
-

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"fromage/runner"
 )
 
 // progressLine says how far an operation is: on a terminal one line that is drawn again at most ten times a second, elsewhere a line every five
@@ -18,6 +20,7 @@ type progressLine struct {
 	what, unit  string
 	interactive bool
 	began, last time.Time
+	from        int64 // what was done before it began
 	drawn       bool
 }
 
@@ -27,6 +30,18 @@ func (a *app) startProgress(what, unit string) *progressLine {
 	now := time.Now()
 	a.line = &progressLine{w: a.stderr, what: what, unit: unit, interactive: isTerminal(a.stderr), began: now, last: now}
 	return a.line
+}
+
+// watch shows an operation in several steps, which its progress names: a line for each. What a step's first word says is done was done before.
+func (a *app) watch(unit string) func(runner.Progress) {
+	what := ""
+	return func(p runner.Progress) {
+		if p.What != what {
+			what = p.What
+			a.startProgress(what, unit).from = p.Done
+		}
+		a.line.set(p.Done, p.Total)
+	}
 }
 
 // endProgress clears the line, if there is one.
@@ -67,7 +82,7 @@ func (p *progressLine) set(done, total int64) {
 
 // text is the line: done/total unit, rate, time left.
 func (p *progressLine) text(done, total int64, passed time.Duration) string {
-	rate := float64(done) / passed.Seconds()
+	rate := float64(done-p.from) / passed.Seconds()
 	left := ""
 	if rate > 0 && total > done {
 		seconds := float64(total-done) / rate
@@ -76,7 +91,11 @@ func (p *progressLine) text(done, total int64, passed time.Duration) string {
 	if p.unit == "B" {
 		return fmt.Sprintf("%s: %s/%s, %s/s%s", p.what, byteSize(done), byteSize(total), byteSize(int64(rate)), left)
 	}
-	return fmt.Sprintf("%s: %d/%d %s, %.3g/s%s", p.what, done, total, p.unit, rate, left)
+	unit := ""
+	if p.unit != "" {
+		unit = " " + p.unit
+	}
+	return fmt.Sprintf("%s: %d/%d%s, %.3g/s%s", p.what, done, total, unit, rate, left)
 }
 
 // byteSize writes a number of bytes for people, in powers of 1000.

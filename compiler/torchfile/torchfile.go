@@ -2,11 +2,11 @@
 
 // Package torchfile reads the tensors of PyTorch checkpoints: the zip files of
 // torch.save, the format it used before version 1.6, and plain pickles of torch
-// or numpy arrays.
+// or numpy arrays. It also writes the zip files.
 //
 // A file or any io.ReaderAt enters; names, shapes, dtypes and byte ranges leave.
 // Only the pickle's values are held in memory; storages stay in the file until
-// rows are asked for.
+// rows are asked for. What is written is held whole.
 //
 // A pickle is a program that may import and call anything. This package never
 // does: it evaluates a closed list of opcodes to plain values, and a closed list

@@ -3,6 +3,7 @@
 struct LineStats {
     largest: f32,  // logit
     sum: f32,      // Σ exp(logit − largest)
+    mark: f32,     // the label's logit
     rank: f32,     // how many logits are larger than the label's, or equal to it at a lower place: 0 where it is the most likely
 }
 
@@ -25,5 +26,10 @@ fn line_stats(start: u32, stride: u32, n: u32, label: u32, lane: u32) -> LineSta
         }
     }
     let most = max_over_group(largest, lane);
-    return LineStats(most, sum_over_group(sum * exp(largest - most), lane), sum_over_group(f32(rank), lane));
+    return LineStats(most, sum_over_group(sum * exp(largest - most), lane), mark, sum_over_group(f32(rank), lane));
+}
+
+// −log softmax at the label.
+fn nll_of(stats: LineStats) -> f32 {
+    return log(stats.sum) + (stats.largest - stats.mark);
 }

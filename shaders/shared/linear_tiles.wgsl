@@ -1,6 +1,15 @@
-// DEEP × SIDE values each, turned so that four tokens or features with one k are one vec4; 16 KiB together.
-var<workgroup> xs: array<vec4<f32>, SPACE>;
-var<workgroup> ws: array<vec4<f32>, SPACE>;
+// The interface of tile_64 and tile_128 for linear: rows are tokens, columns features, terms the values of K.
+fn rows() -> u32 {
+    return p.T;
+}
+
+fn columns() -> u32 {
+    return p.F;
+}
+
+fn depth() -> u32 {
+    return p.K;
+}
 
 // Where four tokens or features lie for one k: shifted by k, so that neighbouring invocations write to different banks.
 fn place(k: u32, quad: u32) -> u32 {

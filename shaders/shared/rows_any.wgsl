@@ -27,23 +27,3 @@ fn key4(row: u32, h: u32, c: u32) -> vec4<f32> {
 fn value4(row: u32, h: u32, c: u32) -> vec4<f32> {
     return kv4(row * p.KVStride + p.VOffset + h * p.Dh + 4u * c, c);
 }
-
-fn result4(t: u32, h: u32, c: u32) -> vec4<f32> {
-    let i = (t * p.Heads + h) * p.Dh + 4u * c;
-    return vec4<f32>(y[i], y[i + 1u], y[i + 2u], y[i + 3u]);
-}
-
-fn store4(t: u32, h: u32, c: u32, v: vec4<f32>) {
-    let i = (t * p.Heads + h) * p.Dh + 4u * c;
-    let ok = within(c);
-    y[i] = v.x;
-    if (ok.y) {
-        y[i + 1u] = v.y;
-    }
-    if (ok.z) {
-        y[i + 2u] = v.z;
-    }
-    if (ok.w) {
-        y[i + 3u] = v.w;
-    }
-}
