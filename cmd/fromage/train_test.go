@@ -258,7 +258,7 @@ func TestTrainOnBundle(t *testing.T) {
 	model := filepath.Join(dir, "q8.bundle")
 	ok(t, "compile", "--opt", golden+"/facebook/opt-tiny", "--clip", golden+"/openai/clip-tiny", "--heads", golden+"/fromage_model_pretrained_ckpt.pth.tar", "--dtype", "q8", "-o", model)
 	var measured struct{ CE float64 }
-	out := ok(t, "eval", "-m", model, "--val", tsv, "--words", "0", "--cache", filepath.Join(dir, "cache"), "--json")
+	out := ok(t, "eval", "-m", model, "--val", tsv, "--words", "0", "--feature-cache", filepath.Join(dir, "cache"), "--json")
 	if err := json.Unmarshal([]byte(out), &measured); err != nil || measured.CE == 0 {
 		t.Fatalf("eval --json = %s, %v", out, err)
 	}
