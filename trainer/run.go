@@ -335,7 +335,7 @@ func (r *Run) diverged(step int, err error, more string) error {
 // tell adds a step to the running means, and writes a row of them when it is time.
 func (r *Run) tell(l *Losses, rate, norm float64, examples int) error {
 	for name, x := range map[string]float64{
-		"train/loss": l.Total, "train/ce_loss": (l.CaptioningCE + l.RetrievalCE) / 2, "train/captioning_ce": l.CaptioningCE, "train/retrieval_ce": l.RetrievalCE,
+		"train/loss": l.Total, "train/ce_loss": (r.Recipe.CapLossScale*l.CaptioningCE + r.Recipe.RetLossScale*l.RetrievalCE) / 2, "train/captioning_ce": l.CaptioningCE, "train/retrieval_ce": l.RetrievalCE,
 		"train/contrastive_loss": (l.CaptionLoss + l.ImageLoss) / 2, "train/seq_top1_acc": 100 * l.Top1, "train/seq_top5_acc": 100 * l.Top5,
 		"train/t2i_top1_acc": 100 * l.T2I1, "train/t2i_top5_acc": 100 * l.T2I5, "train/i2t_top1_acc": 100 * l.I2T1, "train/i2t_top5_acc": 100 * l.I2T5,
 		"metrics/examples": float64(examples),

@@ -65,7 +65,7 @@ their parts; where a step takes less than a second, the speed is of others that 
 	flags.StringSliceVar(&f.dtypes, "dtype", f.dtypes, "weight formats for --shape")
 	flags.IntVarP(&f.batch, "batch", "b", 0, fmt.Sprintf("examples of a step (default: %d as in the paper, %d where a CPU computes)", paperBatch, softwareBatch))
 	flags.IntVar(&f.tokens, "tokens", f.tokens, "tokens of a caption, </s> and [RET] included")
-	flags.StringVar(&f.memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GB)")
+	flags.StringVar(&f.memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GiB)")
 	flags.Float64Var(&f.seconds, "seconds", f.seconds, "how long to take undisturbed steps; two at least")
 	return c
 }

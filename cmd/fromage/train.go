@@ -62,7 +62,8 @@ format: a tab-separated file with a header line and the columns caption and imag
 The run's folder gets args.json, metrics.jsonl, TensorBoard events, report.html, checkpoint.safetensors (the latest) and best.safetensors (highest
 text→image R@1 on --val). Stop it with Ctrl-C, or otherwise: --resume DIR goes on, with the same result to the bit on the same device.
 Pictures go through CLIP once; their states are kept in a cache that all runs share. Pictures that cannot be read and captions that contain [RET] are
-left out, counted, and listed in skipped.json. fromage export makes heads or a bundle of the result.`,
+left out, counted, and listed in skipped.json. Where the device has no room for --memory, runs are made shorter. A loss that is no number ends the run,
+with its examples in failed.json. fromage export makes heads or a bundle of the result.`,
 		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if c.Flags().Changed("resume") {
@@ -100,7 +101,7 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 	flags.IntVar(&t.ValLimit, "val-limit", 0, "how many validation examples to measure; 0 is all")
 	flags.BoolVar(&t.ValBLEU, "val-bleu", false, "generate a caption for every validation picture and tell BLEU, which takes most of the time of an evaluation")
 	flags.StringVar(&t.Cache, "feature-cache", "", "where CLIP's states of pictures are kept, a `FOLDER` (default: in the user's cache)")
-	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GB); longer batches are computed in parts, with the same result")
+	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GiB); longer batches are computed in parts")
 	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR`, as heads.safetensors and under the step's number, or publish them to the server at this URL, whose token is in "+tokenVariable)
 	flags.StringVar(&t.PublishName, "publish-name", "", "the model's `NAME` at that server (default: the only one)")
 	flags.IntVar(&t.VisualTokens, "n-visual-tokens", t.VisualTokens, "rows that a picture takes in a prompt")
@@ -113,7 +114,7 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 func (t *trainArgs) recipeFlags(flags *pflag.FlagSet) {
 	r := &t.Recipe
 	flags.IntVar(&r.Epochs, "epochs", r.Epochs, "how often steps-per-epoch steps are taken")
-	flags.IntVar(&r.StepsPerEpoch, "steps-per-epoch", r.StepsPerEpoch, "steps between two evaluations, and units of the schedule")
+	flags.IntVar(&r.StepsPerEpoch, "steps-per-epoch", r.StepsPerEpoch, "steps of an epoch, over as many passes through the data as they take")
 	flags.IntVarP(&r.BatchSize, "batch-size", "b", r.BatchSize, "examples of a step")
 	flags.Float64Var(&r.LR, "lr", r.LR, "learning rate of AdamW")
 	flags.IntVar(&r.WarmupSteps, "lr-warmup-steps", r.WarmupSteps, "steps over which the rate rises from 0")
@@ -130,7 +131,7 @@ func (t *trainArgs) recipeFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&r.MaxLen, "max-len", r.MaxLen, "tokens that captions are cut to, </s> and [RET] included")
 	flags.Uint64Var(&r.Seed, "seed", r.Seed, "of the order of examples and the first heads")
 	flags.IntVar(&r.PrintFreq, "print-freq", r.PrintFreq, "steps between two rows of metrics")
-	flags.IntVar(&r.EvalEvery, "eval-every", r.EvalEvery, "steps between two evaluations; 0 is steps-per-epoch")
+	flags.IntVar(&r.EvalEvery, "eval-every", r.EvalEvery, "with --val, steps between two evaluations; 0 is steps-per-epoch")
 	flags.IntVar(&r.CheckpointEvery, "checkpoint-every", r.CheckpointEvery, "steps between two checkpoints")
 }
 
