@@ -520,3 +520,27 @@ func TestTrainLost(t *testing.T) {
 		t.Errorf("exit = %d, %q, want 2 and %q", code, errs.String(), want)
 	}
 }
+
+// TestBenchTrain measures training of a small bundle, as JSON and as a table.
+func TestBenchTrain(t *testing.T) {
+	model := tiny(t)
+	args := []string{"bench", "train", "-m", model, "--batch", "3", "--tokens", "5", "--seconds", "0"}
+	var said benchTrainReport
+	out := ok(t, append(args, "--json")...)
+	if err := json.Unmarshal([]byte(out), &said); err != nil || len(said.Models) != 1 || said.Device.Host != "cpu" {
+		t.Fatalf("bench train --json = %s, %v, want one model", out, err)
+	}
+	if m := said.Models[0]; m.Batch != 3 || m.Tokens != 5 || !(m.ExamplesPS > 0) || len(m.Parts) != len(trainer.Parts) || m.Memory.Weights == 0 {
+		t.Errorf("bench train --json = %+v", m)
+	}
+	table := ok(t, args...)
+	for _, want := range append(slices.Clone(trainer.Parts), "examples/s", "batches of 3 captions of 5 tokens", "rest") {
+		if !strings.Contains(table, want) {
+			t.Errorf("bench train = %q, want %q in it", table, want)
+		}
+	}
+	for _, c := range [][]string{{"--batch", "1"}, {"--tokens", "1"}, {"--seconds", "-1"}, {"--seconds", "NaN"}, {"--memory", "x"}, {"--dtype", "q5"}, {"--shape", "7b"}} {
+		bad(t, c[0], []string{c[0]}, "bench", "train", c[0], c[1])
+	}
+	bad(t, "long captions", []string{"captions of 2 to 63 tokens"}, "bench", "train", "-m", model, "--tokens", "100")
+}
