@@ -6,7 +6,7 @@ PICTURES ?= ../shared/pictures
 ONCE     ?=
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help setup build site serve demo test test-browser check bench assets generate
+.PHONY: help setup build site serve demo demo-cluster test test-browser soak versitygw check bench assets generate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -28,10 +28,19 @@ demo: setup build ## show the main job in the terminal, then serve the page; ONC
 	@if [ -z "$(ONCE)" ] && [ -t 0 ] && [ -t 1 ]; then bin/fromage serve; else \
 		go test -count=1 -run 'TestPage/(first_load|chat|search)$$' ./site/e2e && echo "screenshots of the page: out/page-chat.png out/page-search.png"; fi
 
-test: setup site check ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium
-	go test -timeout 40m ./...
+demo-cluster: build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
+	@internal/cluster.sh
+
+versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
+	@[ -x bin/versitygw ] || GOBIN=$(CURDIR)/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
+soak: versitygw ## the sync server's kill, damage and load tests at full length
+	FROMAGE_SOAK=1 FROMAGE_REQUIRE_S3=1 FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -count=1 -timeout 60m -v -run 'Cuts|Flips|Damaged|Killed|Load|DiskFull|Cluster|OnS3' ./server/...
+
+test: setup site check versitygw ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium
+	FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -timeout 40m ./...
 	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
-	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/...
+	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/... ./server/...
 	$(MAKE) test-browser
 
 test-browser: setup ## run the packages' tests inside headless Chromium, on its WebGPU
@@ -40,17 +49,18 @@ test-browser: setup ## run the packages' tests inside headless Chromium, on its 
 
 check: ## formatting, generated files, vet, staticcheck, builds for every host
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
-	@cp shaders/kernels_gen.go /tmp/kernels_gen.$$$$ && go generate ./shaders && cmp -s shaders/kernels_gen.go /tmp/kernels_gen.$$$$ || { echo "shaders/kernels_gen.go was stale: run make generate and commit it"; exit 1; }
+	@for f in shaders/kernels_gen.go internal/simd/simd_amd64.s; do \
+		cp $$f /tmp/generated.$$$$ && go generate ./$${f%/*} && cmp -s $$f /tmp/generated.$$$$ || { echo "$$f was stale: run make generate and commit it"; exit 1; }; done
 	go vet ./...
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
-	GOOS=js GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
+	GOOS=js GOARCH=wasm go vet ./server/wire ./server/version ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
 	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
 	go tool staticcheck ./...
 	go mod tidy -diff
 
 generate: ## write generated files anew
-	go generate ./shaders
+	go generate ./shaders ./internal/simd
 
 bench: setup ## speed of the model and of every kernel on this machine's device
 	go run ./cmd/fromage bench

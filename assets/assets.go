@@ -64,6 +64,23 @@ func Picture(path string) ([]byte, error) {
 	return data, nil
 }
 
+// Files are the bundle, the index and the pictures, these by their paths in the index.
+func Files() fs.FS { return all{} }
+
+type all struct{}
+
+// Open implements fs.FS.
+func (all) Open(name string) (fs.File, error) {
+	if name == "." || name == BundleFile || name == IndexFile {
+		return files.Open(name)
+	}
+	z, err := pictures()
+	if err != nil {
+		return nil, err
+	}
+	return z.Open(name)
+}
+
 // Credits returns every picture's concept and licence, in the format of index.ReadCredits. README.md says whose the pictures of each folder are.
 func Credits() ([]byte, error) { return Picture(CreditsFile) }
 

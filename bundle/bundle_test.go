@@ -374,6 +374,25 @@ func TestHeadsHash(t *testing.T) {
 	}
 }
 
+func TestNeeds(t *testing.T) {
+	b, err := openBytes(tiny(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The stacked q, k and v are 192 rows of 64 bytes, the first of them in a shard of its own.
+	got := b.Manifest().Needs()
+	if want := (Needs{Weights: got.Weights, Cache: 2 * 4 * 64 * 8, Buffer: 191 * 64}); got != want || got.Memory() != got.Weights+got.Cache {
+		t.Errorf("Needs() = %+v, want %+v", got, want)
+	}
+	var blobs int64
+	for _, span := range b.spans {
+		blobs += span.blob.Size
+	}
+	if files := b.Manifest().Files; got.Weights != blobs-files[FileTokenizer].Size-files[FilePreprocessor].Size {
+		t.Errorf("Needs().Weights = %d, want all %d bytes of blobs but the two files", got.Weights, blobs)
+	}
+}
+
 func TestCreate(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "tiny.fromage")

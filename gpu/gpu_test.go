@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
 	"slices"
@@ -59,6 +60,77 @@ func TestListCommands(t *testing.T) {
 	if slices.ContainsFunc(l.Params(), func(b byte) bool { return b != 0 }) {
 		t.Errorf("Params() of a dispatch without any = %v…, want zeros", l.Params()[:4])
 	}
+}
+
+func TestListLoad(t *testing.T) {
+	var good List
+	good.Dispatch(7, [3]int{1, 2, 3}, []byte{9, 8}, 10, 11, 12)
+	good.Copy(20, 4, 21, 8, 16)
+	good.Copy(20, 4, 0, 8, 16)
+	good.Clear(30, 12, 24)
+	good.Dispatch(8, [3]int{65535, 1, 1}, make([]byte, MaxParams))
+	var l List
+	if err := l.Load(good.Words(), good.Params()); err != nil || !slices.Equal(l.Words(), good.Words()) || !slices.Equal(l.Params(), good.Params()) {
+		t.Errorf("Load of a list = %v, want it to be the same", err)
+	}
+	params := func(n int) []byte { return make([]byte, n*MaxParams) }
+	for _, c := range []struct {
+		what   string
+		words  []uint32
+		params []byte
+	}{
+		{"unknown command", []uint32{4, 1, 2, 3, 4, 5, 6}, nil},
+		{"command 0", []uint32{0}, nil},
+		{"half a clear", []uint32{3, 1, 0}, nil},
+		{"half a copy", []uint32{2, 1, 0, 2, 0}, nil},
+		{"half a dispatch", []uint32{1, 1, 1, 1, 1, 0}, params(1)},
+		{"dispatch with a buffer too few", []uint32{1, 1, 1, 1, 1, 0, 2, 5}, params(1)},
+		{"dispatch with 2³² buffers", []uint32{1, 1, 1, 1, 1, 0, math.MaxUint32, 5}, params(1)},
+		{"dispatch of no pipeline", []uint32{1, 0, 1, 1, 1, 0, 0}, params(1)},
+		{"dispatch with another's parameters", []uint32{1, 1, 1, 1, 1, 256, 0}, params(1)},
+		{"dispatch without parameters", []uint32{1, 1, 1, 1, 1, 0, 0}, nil},
+		{"parameters too short", []uint32{1, 1, 1, 1, 1, 0, 0}, make([]byte, MaxParams-1)},
+		{"parameters of nothing", nil, params(1)},
+		{"copy from no buffer", []uint32{2, 1, 0, 0, 0, 4}, nil},
+		{"rubbish after a clear", []uint32{3, 1, 0, 4, 9}, nil},
+	} {
+		if err := l.Load(c.words, c.params); !errors.Is(err, ErrInvalid) || l.Dispatches() != 2 {
+			t.Errorf("Load of %s = %v, want %v and the list as it was", c.what, err, ErrInvalid)
+		}
+	}
+}
+
+func FuzzListLoad(f *testing.F) {
+	var good List
+	good.Dispatch(7, [3]int{1, 2, 3}, []byte{9, 8}, 10, 11, 12)
+	good.Copy(20, 4, 21, 8, 16)
+	good.Clear(30, 12, 24)
+	seed := make([]byte, 0, 4*good.Len())
+	for _, w := range good.Words() {
+		seed = binary.LittleEndian.AppendUint32(seed, w)
+	}
+	f.Add(seed, uint8(1))
+	f.Fuzz(func(t *testing.T, data []byte, dispatches uint8) {
+		words := make([]uint32, len(data)/4)
+		for i := range words {
+			words[i] = binary.LittleEndian.Uint32(data[4*i:])
+		}
+		var l List
+		if l.Load(words, make([]byte, MaxParams*int(dispatches))) != nil {
+			return
+		}
+		h := NewHandles(DefaultLimits)
+		b := h.AddBuffer("b", 16)
+		h.AddKernel(&Kernel{Name: "k", Params: 16, Bindings: []Access{Read}})
+		_ = h.CheckList(&l) // must not panic, whatever it says
+		n := 0
+		for i, c := range l.Commands() {
+			if n++; i != n-1 || c.Pipeline != 0 && c.ParamsOffset+MaxParams > len(l.Params()) {
+				t.Fatalf("command %d = %+v of a list with %d bytes of parameters", i, c, len(l.Params()))
+			}
+		}
+		_ = b
+	})
 }
 
 func TestWord(t *testing.T) {
@@ -118,6 +190,37 @@ func TestHandles(t *testing.T) {
 	}
 	if c := h.AddBuffer("c", 4); c == b {
 		t.Errorf("AddBuffer gave %d again", b)
+	}
+}
+
+// A shared buffer may be read, and not be written by any command.
+func TestShared(t *testing.T) {
+	h := NewHandles(DefaultLimits)
+	a, s := h.AddBuffer("a", 16), h.AddShared("weights", 16)
+	p := h.AddKernel(&Kernel{Name: "k", Params: 16, Bindings: []Access{Read, ReadWrite}, Labels: []string{"x", "y"}})
+	for _, c := range []struct {
+		what string
+		ok   bool
+		add  func(l *List)
+	}{
+		{"read by a dispatch", true, func(l *List) { l.Dispatch(p, [3]int{1, 1, 1}, nil, s, a) }},
+		{"copied from", true, func(l *List) { l.Copy(a, 0, s, 0, 16) }},
+		{"written by a dispatch", false, func(l *List) { l.Dispatch(p, [3]int{1, 1, 1}, nil, a, s) }},
+		{"copied to", false, func(l *List) { l.Copy(s, 0, a, 0, 16) }},
+		{"cleared", false, func(l *List) { l.Clear(s, 0, 16) }},
+	} {
+		var l List
+		c.add(&l)
+		err := h.CheckList(&l)
+		if (err == nil) != c.ok || err != nil && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "weights")) {
+			t.Errorf("a shared buffer %s: %v, want ok %v", c.what, err, c.ok)
+		}
+	}
+	if err := h.CheckWrite("write", s, 0, 4); !errors.Is(err, ErrInvalid) {
+		t.Errorf("CheckWrite of a shared buffer = %v, want %v", err, ErrInvalid)
+	}
+	if err := h.CheckWrite("write", a, 0, 4); err != nil {
+		t.Errorf("CheckWrite of a buffer = %v", err)
 	}
 }
 

@@ -15,8 +15,9 @@ type Handles struct {
 }
 
 type bufferEntry struct {
-	label string
-	size  int
+	label    string
+	size     int
+	readOnly bool
 }
 
 // NewHandles makes an empty book that holds buffers and dispatches to limits.
@@ -38,8 +39,15 @@ func (h *Handles) CheckSize(label string, size int) error {
 // AddBuffer enters a buffer and returns its handle. Handles are never used twice.
 func (h *Handles) AddBuffer(label string, size int) Buffer {
 	h.last++
-	h.buffers[Buffer(h.last)] = bufferEntry{label, size}
+	h.buffers[Buffer(h.last)] = bufferEntry{label: label, size: size}
 	return Buffer(h.last)
+}
+
+// AddShared enters a buffer that belongs to somebody else: nothing may be written to it.
+func (h *Handles) AddShared(label string, size int) Buffer {
+	b := h.AddBuffer(label, size)
+	h.buffers[b] = bufferEntry{label: label, size: size, readOnly: true}
+	return b
 }
 
 // Buffers returns how many buffers are live and their bytes.
@@ -84,6 +92,14 @@ func (h *Handles) CheckRange(operation string, b Buffer, offset, size int) error
 	return nil
 }
 
+// CheckWrite is CheckRange, and that b may be written to.
+func (h *Handles) CheckWrite(operation string, b Buffer, offset, size int) error {
+	if e := h.buffers[b]; e.readOnly {
+		return fmt.Errorf("gpu: %s buffer %s: it is shared and may only be read: %w", operation, e.label, ErrInvalid)
+	}
+	return h.CheckRange(operation, b, offset, size)
+}
+
 // Kernel returns the pipeline of a kernel compiled before, if it was.
 func (h *Handles) Kernel(name string) (Pipeline, bool) {
 	p, ok := h.named[name]
@@ -122,11 +138,11 @@ func (h *Handles) CheckList(l *List) error {
 		var err error
 		switch {
 		case c.Pipeline != 0:
-			err = h.checkDispatch(c)
+			err = h.checkDispatch(l, c)
 		case c.Source != 0:
 			err = h.checkCopy(c)
 		default:
-			err = h.CheckRange("clear", c.Target, c.TargetOffset, c.Size)
+			err = h.CheckWrite("clear", c.Target, c.TargetOffset, c.Size)
 		}
 		if err != nil {
 			return fmt.Errorf("gpu: submit: command %d: %w", i, err)
@@ -142,10 +158,10 @@ func (h *Handles) checkCopy(c Command) error {
 	if err := h.CheckRange("copy from", c.Source, c.SourceOffset, c.Size); err != nil {
 		return err
 	}
-	return h.CheckRange("copy to", c.Target, c.TargetOffset, c.Size)
+	return h.CheckWrite("copy to", c.Target, c.TargetOffset, c.Size)
 }
 
-func (h *Handles) checkDispatch(c Command) error {
+func (h *Handles) checkDispatch(l *List, c Command) error {
 	k := h.kernels[c.Pipeline]
 	if k == nil {
 		return fmt.Errorf("gpu: dispatch: pipeline %d does not exist: %w", c.Pipeline, ErrInvalid)
@@ -159,13 +175,34 @@ func (h *Handles) checkDispatch(c Command) error {
 		}
 	}
 	for i, b := range c.Buffers {
-		if _, ok := h.buffers[b]; !ok {
+		e, ok := h.buffers[b]
+		if !ok {
 			return fmt.Errorf("gpu: dispatch %s: binding %s: %w", k.Name, k.label(i), h.missing(b))
+		}
+		if e.readOnly && k.Bindings[i] == ReadWrite {
+			return fmt.Errorf("gpu: dispatch %s: binding %s is written, buffer %s is shared and may only be read: %w", k.Name, k.label(i), e.label, ErrInvalid)
 		}
 		for j := range i {
 			if c.Buffers[j] == b && (k.Bindings[i] == ReadWrite || k.Bindings[j] == ReadWrite) {
 				return fmt.Errorf("gpu: dispatch %s: buffer %d is bound as %s and as %s, one of which is written: %w", k.Name, b, k.label(j), k.label(i), ErrInvalid)
 			}
+		}
+	}
+	return h.checkReach(k, l.params[c.ParamsOffset:c.ParamsOffset+k.Params], c.Buffers)
+}
+
+// checkReach holds the buffers to what the parameters make the kernel look at.
+func (h *Handles) checkReach(k *Kernel, params []byte, buffers []Buffer) error {
+	if k.Reach == nil {
+		return nil
+	}
+	reach := k.Reach(params)
+	if reach == nil {
+		return fmt.Errorf("gpu: dispatch %s: the kernel cannot run with parameters % x: %w", k.Name, params, ErrInvalid)
+	}
+	for i, words := range reach {
+		if e := h.buffers[buffers[i]]; words > uint64(e.size/4) {
+			return fmt.Errorf("gpu: dispatch %s: binding %s: want at least %d words for these parameters, have buffer %s of %d: %w", k.Name, k.label(i), words, e.label, e.size/4, ErrInvalid)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"fmt"
 	"iter"
 	"math"
 )
@@ -70,6 +71,9 @@ func (l *List) Dispatch(p Pipeline, groups [3]int, params []byte, buffers ...Buf
 
 // Copy adds a copy of size bytes between two different buffers; offsets and size are multiples of 4.
 func (l *List) Copy(target Buffer, targetOffset int, source Buffer, sourceOffset, size int) {
+	if source == 0 {
+		source = math.MaxUint32 // names no buffer either, and does not look like a clear
+	}
 	if size != 0 {
 		l.words = append(l.words, opCopy, uint32(target), word(targetOffset), uint32(source), word(sourceOffset), word(size))
 	}
@@ -95,6 +99,48 @@ func (l *List) Words() []uint32 { return l.words }
 
 // Params returns the parameters of all dispatches, MaxParams bytes each. The slice is the list's own.
 func (l *List) Params() []byte { return l.params }
+
+// Load makes l the list that words and params encode, copies of both. They may come from anywhere: what Load takes, Commands decodes. Whether handles,
+// offsets and sizes are good is for Handles to say.
+func (l *List) Load(words []uint32, params []byte) error {
+	dispatches := 0
+	for i, rest := 0, words; len(rest) > 0; i++ {
+		n, ok := length(rest)
+		switch {
+		case !ok:
+			return fmt.Errorf("gpu: list: command %d at word %d: want a dispatch, copy or clear, have %d in the last %d words: %w", i, len(words)-len(rest), rest[0], len(rest), ErrInvalid)
+		case rest[0] == opDispatch && (rest[1] == 0 || rest[5] != uint32(dispatches*MaxParams)):
+			return fmt.Errorf("gpu: list: command %d: want a pipeline and its parameters at byte %d, have pipeline %d and byte %d: %w", i, dispatches*MaxParams, rest[1], rest[5], ErrInvalid)
+		case rest[0] == opCopy && rest[3] == 0:
+			return fmt.Errorf("gpu: list: command %d: copy from buffer 0: %w", i, ErrInvalid)
+		case rest[0] == opDispatch:
+			dispatches++
+		}
+		rest = rest[n:]
+	}
+	if len(params) != dispatches*MaxParams {
+		return fmt.Errorf("gpu: list: want %d bytes of parameters for %d dispatches, have %d: %w", dispatches*MaxParams, dispatches, len(params), ErrInvalid)
+	}
+	l.words, l.params = append(l.words[:0], words...), append(l.params[:0], params...)
+	return nil
+}
+
+// length is how many words the first command of w takes; false where that is more than there are, or it is no command.
+func length(w []uint32) (int, bool) {
+	n := 0
+	switch w[0] {
+	case opDispatch:
+		if len(w) < 7 || uint64(w[6]) > uint64(len(w)-7) {
+			return 0, false
+		}
+		n = 7 + int(w[6])
+	case opCopy:
+		n = 6
+	case opClear:
+		n = 4
+	}
+	return n, n > 0 && n <= len(w)
+}
 
 // Commands decodes the list in order, each with its number. Buffers of a Command are reused by the next.
 func (l *List) Commands() iter.Seq2[int, Command] {

@@ -27,6 +27,28 @@ func (x *Index) Append(rows []Row) error {
 	})
 }
 
+// AppendStored adds rows whose embeddings are stored already as another index of this size and dtype stores them, all or none. vectors holds those of
+// all rows, one after another, little-endian.
+func (x *Index) AppendStored(metas []Meta, vectors []byte) error {
+	size := x.header.rowBytes()
+	if len(vectors) != len(metas)*size {
+		return fmt.Errorf("index: %s: append: want %d bytes of embeddings for %d rows, have %d", x.name, len(metas)*size, len(metas), len(vectors))
+	}
+	return x.write(func(b *batch) error {
+		for i, m := range metas {
+			if err := m.check(); err != nil {
+				return fmt.Errorf("row %d (%s): %w", i, m.Path, err)
+			}
+			b.vectors = append(b.vectors, vectors[i*size:(i+1)*size]...)
+			b.records = encodeMeta(b.records, m)
+			if err := b.closeRow(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // ImportPairs adds rows of which only path and embedding are known, as in the reference's cc3m_embeddings*.pkl, all
 // or none. embeddings[i] holds the D values of paths[i].
 func (x *Index) ImportPairs(paths []string, embeddings [][]float32) error {
@@ -162,16 +184,23 @@ func (x *Index) write(fill func(b *batch) error) error {
 	return nil
 }
 
-// addRow adds a row with an embedding e (D) of any norm.
-func (b *batch) addRow(m Meta, e []float32) error {
-	if len(e) != b.x.header.D {
-		return fmt.Errorf("embedding: want %d values, have %d", b.x.header.D, len(e))
-	}
+func (m *Meta) check() error {
 	if m.Path == "" {
 		return errors.New("path: want one, have none")
 	}
 	if n := max(len(m.Path), len(m.Caption), len(m.Licence)); n > maxField {
 		return fmt.Errorf("path, caption or licence: want at most %d bytes, have %d", maxField, n)
+	}
+	return nil
+}
+
+// addRow adds a row with an embedding e (D) of any norm.
+func (b *batch) addRow(m Meta, e []float32) error {
+	if len(e) != b.x.header.D {
+		return fmt.Errorf("embedding: want %d values, have %d", b.x.header.D, len(e))
+	}
+	if err := m.check(); err != nil {
+		return err
 	}
 	var sum float64
 	for _, v := range e {

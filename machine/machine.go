@@ -9,6 +9,8 @@ package machine
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 	"unsafe"
 
 	"fromage/bundle"
@@ -26,7 +28,20 @@ type Machine struct {
 	Weights  map[string][]Shard    // by tensor, in the order of its rows
 	States   map[string]gpu.Buffer // what outlives a run; the caller makes them, and calls Forget when it makes them anew
 	None     gpu.Buffer            // what a kernel gets for a binding it does not look at
+	Watch    *Watch                // where set, runs are timed
 	programs map[string]*Program
+
+	mu      sync.Mutex
+	missing map[string]bool // weights that were not uploaded yet
+	shared  map[string]bool // blobs, by SHA-256, that the device had already
+}
+
+// Watch hears how long runs take. While a machine has one, a run is submitted in parts, each of them waited for: slower, with the same result.
+type Watch struct {
+	// Part names the part of a program that an operation belongs to; a part is timed as one wherever its operations follow one another.
+	Part func(p *plan.Program, op int) string
+	// Took is told of each part, and of the operations in it, after it was waited for.
+	Took func(p *plan.Program, part string, ops []int, dims plan.Dims, took time.Duration)
 }
 
 // Shard is the buffers of some rows of a tensor.
@@ -38,19 +53,28 @@ type Progress struct {
 	What        string
 }
 
-// New uploads all weights of a manifest.
+// New uploads all weights of a manifest but those that the device has for everybody (gpu.Library).
 func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Machine, error) {
+	m, err := Reserve(dev, manifest)
+	if err != nil {
+		return nil, err
+	}
+	return m, m.Load(ctx, from, nil, progress)
+}
+
+// Reserve makes room for all weights of a manifest, which Load then uploads, but for those that the device has for everybody.
+func Reserve(dev gpu.Device, manifest *bundle.Manifest) (*Machine, error) {
 	m := &Machine{
-		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(),
+		Dev: dev, Info: dev.Info(), Manifest: manifest, Layouts: manifest.Layouts(), missing: map[string]bool{}, shared: map[string]bool{},
 		Weights: map[string][]Shard{}, States: map[string]gpu.Buffer{}, programs: map[string]*Program{},
 	}
 	var err error
 	if m.None, err = dev.NewBuffer("none", 16); err != nil {
 		return nil, err
 	}
-	p := Progress{What: "weights"}
-	var targets []Target
+	library, _ := dev.(gpu.Library)
 	for _, t := range manifest.Tensors {
+		m.missing[t.Name] = true
 		for i, s := range t.Shards {
 			up := Shard{m.None, m.None}
 			for _, part := range []struct {
@@ -60,21 +84,68 @@ func New(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from So
 				if part.blob == nil {
 					continue
 				}
+				if library != nil {
+					if *part.buffer, err = library.Shared(part.blob.SHA256, int(part.blob.Size)); err != nil {
+						return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)
+					}
+					if *part.buffer != 0 {
+						m.shared[part.blob.SHA256] = true
+						continue
+					}
+				}
 				if *part.buffer, err = dev.NewBuffer(fmt.Sprintf("%s.%d", t.Name, i), int(part.blob.Size)); err != nil {
 					return nil, fmt.Errorf("machine: load %s: %w", t.Name, err)
 				}
-				targets = append(targets, Target{t.Name, *part.blob, *part.buffer})
-				p.Total += part.blob.Size
 			}
 			m.Weights[t.Name] = append(m.Weights[t.Name], up)
 		}
 	}
-	err = from.Upload(ctx, dev, targets, func(bytes int64) {
+	return m, nil
+}
+
+// Load uploads those weights that are not there yet and that want, where it is given, says yes to. Programs that read no others may run meanwhile.
+func (m *Machine) Load(ctx context.Context, from Source, want func(weight string) bool, progress func(Progress)) error {
+	p := Progress{What: "weights"}
+	var names []string
+	var targets []Target
+	add := func(name string, blob *bundle.Blob, buffer gpu.Buffer) {
+		if blob != nil && !m.shared[blob.SHA256] {
+			targets = append(targets, Target{name, *blob, buffer})
+			p.Total += blob.Size
+		}
+	}
+	for _, t := range m.Manifest.Tensors {
+		if m.Loaded(t.Name) || want != nil && !want(t.Name) {
+			continue
+		}
+		names = append(names, t.Name)
+		for i, s := range t.Shards {
+			up := m.Weights[t.Name][i]
+			add(t.Name, &s.Values, up.Values)
+			add(t.Name, s.Scales, up.Scales)
+		}
+	}
+	err := from.Upload(ctx, m.Dev, targets, func(bytes int64) {
 		if p.Done += bytes; progress != nil {
 			progress(p)
 		}
 	})
-	return m, err
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		delete(m.missing, name)
+	}
+	return nil
+}
+
+// Loaded says whether the contents of a weight of the manifest are there.
+func (m *Machine) Loaded(weight string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.missing[weight]
 }
 
 // Program is one program with the buffers for runs of up to max.
@@ -121,7 +192,7 @@ func (m *Machine) Add(p *plan.Program) *Program {
 // Drop gives the buffers of a program back.
 func (m *Machine) Drop(name string) {
 	if r, ok := m.programs[name]; ok {
-		r.release()
+		r.Release()
 		delete(m.programs, name)
 	}
 }
@@ -146,6 +217,9 @@ func (m *Machine) ReadWeight(name string) ([]float32, error) {
 	}
 	if l := m.Layouts[name]; l.Format != shaders.F32 || len(l.Shards) != 1 {
 		return nil, fmt.Errorf("machine: weight %s: want one piece of f32, have %d of %s", name, len(l.Shards), l.Format)
+	}
+	if !m.Loaded(name) {
+		return nil, fmt.Errorf("machine: weight %s is not loaded yet", name)
 	}
 	x := make([]float32, spec.Rows*spec.Cols)
 	return x, m.Dev.Read(m.Weights[name][0].Values, 0, Bytes(x))
@@ -194,7 +268,7 @@ func (m *Machine) Free(buffers map[string]gpu.Buffer) {
 // Close frees what the machine has on its device; the device stays open.
 func (m *Machine) Close() {
 	for _, p := range m.programs {
-		p.release()
+		p.Release()
 	}
 	m.Free(m.States)
 	for _, shards := range m.Weights {
@@ -226,6 +300,15 @@ func (r *Program) Needs(dims plan.Dims) (largest, total int) {
 	return largest, total
 }
 
+// Held returns the bytes of the program's buffers on the device.
+func (r *Program) Held() int {
+	if r.named == nil {
+		return 0
+	}
+	_, total := r.Needs(r.max)
+	return total
+}
+
 // fits returns an error where a run of these sizes needs a buffer beyond the device's limit.
 func (r *Program) fits(dims plan.Dims) error {
 	if size, _ := r.Needs(dims); size > r.m.Info.Limits.MaxBinding {
@@ -248,7 +331,7 @@ func (r *Program) Reserve(dims plan.Dims) error {
 	if err := r.fits(dims); err != nil {
 		return err
 	}
-	r.release()
+	r.Release()
 	return r.allocate(dims)
 }
 
@@ -276,16 +359,18 @@ func (r *Program) grow(dims plan.Dims) error {
 	} else if err := r.fits(need); err != nil {
 		return err
 	}
-	r.release()
+	r.Release()
 	return r.allocate(need)
 }
 
+// allocate makes buffers for runs of up to dims; where the device has no room for one of them, none are left.
 func (r *Program) allocate(dims plan.Dims) error {
 	slot, sizes := r.p.Slots(dims)
 	r.slot, r.max, r.named, r.lists = slot, dims, map[string]gpu.Buffer{}, map[plan.Dims]*run{}
 	for i, size := range sizes {
 		b, err := r.m.Dev.NewBuffer(fmt.Sprintf("%s slot %d", r.p.Name, i), Padded(size))
 		if err != nil {
+			r.Release()
 			return err
 		}
 		r.slots = append(r.slots, b)
@@ -296,6 +381,7 @@ func (r *Program) allocate(dims plan.Dims) error {
 		}
 		b, err := r.m.Dev.NewBuffer(r.p.Name+" "+v.Name, Padded(v.Bytes(dims)))
 		if err != nil {
+			r.Release()
 			return err
 		}
 		r.named[v.Name] = b
@@ -306,13 +392,13 @@ func (r *Program) allocate(dims plan.Dims) error {
 // Padded is the size of a buffer that kernels may see as vec4, at least one of them.
 func Padded(size int) int { return max(16, (size+15)/16*16) }
 
-// release gives the program's buffers back.
-func (r *Program) release() {
+// Release gives the program's buffers back; a run or Reserve makes them again.
+func (r *Program) Release() {
 	for _, b := range r.slots {
 		_ = r.m.Dev.Free(b)
 	}
 	r.m.Free(r.named)
-	r.slots, r.named, r.lists = nil, nil, nil
+	r.max, r.slots, r.named, r.lists = plan.Dims{}, nil, nil, nil
 }
 
 // Forget drops lowered lists, which name buffers that are about to go.
@@ -335,24 +421,32 @@ func (r *Program) prepare(dims plan.Dims) (*run, error) {
 		return nil, err
 	}
 	l := &run{steps: steps}
-	for _, s := range steps {
-		p, err := r.m.Dev.Compile(s.Dispatch.Kernel)
-		if err != nil {
-			return nil, fmt.Errorf("machine: program %s: %w", r.p.Name, err)
-		}
-		buffers := make([]gpu.Buffer, len(s.Buffers))
-		for i, ref := range s.Buffers {
-			if buffers[i], err = r.bind(ref); err != nil {
-				return nil, err
-			}
-		}
-		l.list.Dispatch(p, s.Dispatch.Groups, s.Dispatch.Params, buffers...)
+	if err := r.commands(&l.list, steps); err != nil {
+		return nil, err
 	}
 	if len(r.lists) >= maxLists {
 		clear(r.lists)
 	}
 	r.lists[dims] = l
 	return l, nil
+}
+
+// commands adds the dispatches of steps to a list.
+func (r *Program) commands(list *gpu.List, steps []plan.Step) error {
+	for _, s := range steps {
+		p, err := r.m.Dev.Compile(s.Dispatch.Kernel)
+		if err != nil {
+			return fmt.Errorf("machine: program %s: %w", r.p.Name, err)
+		}
+		buffers := make([]gpu.Buffer, len(s.Buffers))
+		for i, ref := range s.Buffers {
+			if buffers[i], err = r.bind(ref); err != nil {
+				return err
+			}
+		}
+		list.Dispatch(p, s.Dispatch.Groups, s.Dispatch.Params, buffers...)
+	}
+	return nil
 }
 
 func (r *Program) bind(ref plan.Ref) (gpu.Buffer, error) {
@@ -371,6 +465,9 @@ func (r *Program) bind(ref plan.Ref) (gpu.Buffer, error) {
 			return 0, fmt.Errorf("machine: program %s: state %s was not made", r.p.Name, v.Name)
 		}
 		return b, nil
+	}
+	if !r.m.Loaded(v.Name) {
+		return 0, fmt.Errorf("machine: program %s: weight %s is not loaded yet", r.p.Name, v.Name)
 	}
 	w := r.m.Weights[v.Name][ref.Shard]
 	if ref.Scale {
@@ -401,8 +498,44 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 			return err
 		}
 	}
-	if err := r.m.Dev.Submit(&run.list); err != nil {
+	if r.m.Watch != nil {
+		err = r.watched(run.steps, dims)
+	} else {
+		err = r.m.Dev.Submit(&run.list)
+	}
+	if err != nil {
 		return fmt.Errorf("machine: program %s: %w", r.p.Name, err)
+	}
+	return nil
+}
+
+// watched runs the steps part by part.
+func (r *Program) watched(steps []plan.Step, dims plan.Dims) error {
+	w := r.m.Watch
+	if err := r.m.Dev.Wait(); err != nil {
+		return err
+	}
+	for len(steps) > 0 {
+		part, n := w.Part(r.p, steps[0].Op), 0
+		var ops []int
+		for ; n < len(steps) && w.Part(r.p, steps[n].Op) == part; n++ {
+			if op := steps[n].Op; len(ops) == 0 || ops[len(ops)-1] != op {
+				ops = append(ops, op)
+			}
+		}
+		var list gpu.List
+		if err := r.commands(&list, steps[:n]); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := r.m.Dev.Submit(&list); err != nil {
+			return err
+		}
+		if err := r.m.Dev.Wait(); err != nil {
+			return err
+		}
+		w.Took(r.p, part, ops, dims, time.Since(began))
+		steps = steps[n:]
 	}
 	return nil
 }

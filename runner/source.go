@@ -32,8 +32,55 @@ func Load(ctx context.Context, dev gpu.Device, b *bundle.Bundle, progress func(P
 
 // LoadFrom is Load where the bundle's contents come from elsewhere than a file.
 func LoadFrom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Runner, error) {
-	m, err := machine.New(ctx, dev, manifest, from, progress)
+	return load(ctx, dev, manifest, from, nil, progress)
+}
+
+// LoadPictures is LoadFrom for what pictures need, which is a small part of a bundle: what it returns can Embed, and search a Gallery, while LoadRest
+// brings what all else needs. Room on the device is taken for everything, so that a model that does not fit is known before it has all come.
+func LoadPictures(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, progress func(Progress)) (*Runner, error) {
+	return load(ctx, dev, manifest, from, ForPictures(manifest), progress)
+}
+
+// ForPictures says of each weight whether LoadPictures uploads it: those of programs vision and maps, and the retrieval factor, which no program reads.
+func ForPictures(manifest *bundle.Manifest) func(weight string) bool {
+	return func(weight string) bool {
+		if weight == logitScale {
+			return true
+		}
+		for _, p := range manifest.Model.Programs {
+			if (p.Name == "vision" || p.Name == "maps") && p.Find(weight) != 0 {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// LoadRest uploads what LoadPictures left out. A device that is lost meanwhile is made good as in any call (OnLoss), with all weights at once.
+func (r *Runner) LoadRest(ctx context.Context, from Source, progress func(Progress)) error {
+	r.mu.Lock()
+	m := r.m
+	r.mu.Unlock()
+	err := m.Load(ctx, from, nil, progress) // other calls run meanwhile
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mend(ctx, func() error {
+		switch {
+		case r.m != m:
+			return nil // the device was lost, and this or another call has put everything onto the next
+		case err != nil:
+			return err
+		}
+		return r.setHeads(r.heads) // what came over those that were set before
+	})
+}
+
+func load(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from Source, want func(string) bool, progress func(Progress)) (*Runner, error) {
+	m, err := machine.Reserve(dev, manifest)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.Load(ctx, from, want, progress); err != nil {
 		return nil, err
 	}
 	r := &Runner{m: m, kv: newKVCache(m), maxTokens: maxTokens}

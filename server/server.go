@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package server serves the page, its program, models, an index and pictures over HTTP.
+// Package server serves the page, its program, models, indexes and pictures over HTTP.
 //
-// What enters is a folder of site files, files opened for reading in place, and requests that read; what leaves is answers with security headers,
-// entity tags, byte ranges and, for the program, the encoding that the browser takes. The package refuses to know what is in the files beyond the
-// names and hashes it is given: it computes nothing on models or pictures, and it takes nothing from a page.
+// What enters is a folder of site files, files opened for reading in place or a store of versions, and requests that read; what leaves is answers with
+// security headers, entity tags, byte ranges and, for the program, the encoding that the browser takes. The package refuses to know what is in the files
+// beyond names and hashes: it computes nothing on models or pictures, and it takes nothing from a page. What publishers may change is package hub's.
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,14 +29,15 @@ import (
 
 // Config is what is served.
 type Config struct {
-	Site    fs.FS        // site files: index.html and what it names
-	Dist    fs.FS        // built files: fromage.wasm.br, fromage.wasm.gz, wasm_exec.js
-	GPU     string       // the text of gpu.js
-	Models  []Model      // at least one; the first is the one the page begins with
-	Gallery *Gallery     // nil for none
-	Version string       // of the program, told to the page
-	Hosts   []string     // names, without port, that requests may be addressed to; empty for any
-	Log     *slog.Logger // a line for each request; nil for none
+	Site     fs.FS        // site files: index.html and what it names
+	Dist     fs.FS        // built files: fromage.wasm.br, fromage.wasm.gz, wasm_exec.js
+	GPU      string       // the text of gpu.js
+	Models   []Model      // at least one; the first is the one the page begins with
+	Pictures Pictures     // what the models' indexes name; nil for none
+	Live     *Live        // versions, instead of models and pictures; nil for none
+	Version  string       // of the program, told to the page
+	Hosts    []string     // names, without port, that requests may be addressed to; empty for any
+	Log      *slog.Logger // a line for each request; nil for none
 }
 
 // File is a file that is served whole or in ranges.
@@ -51,15 +53,14 @@ type Model struct {
 	Name     string // it is /models/NAME.bundle
 	Title    string // for people
 	DType    string
-	Embedded bool // it is the program's own, whose examples the page knows
-	Gallery  bool // the gallery's embeddings are this model's
+	Embedded bool  // it is the program's own, whose examples the page knows
+	Memory   int64 // bytes that it takes of a GPU
+	Buffer   int64 // bytes of its largest buffer there
+	Index    *File // the gallery's embeddings by this model; nil for none
 }
 
-// Gallery is an index and its pictures.
-type Gallery struct {
-	Index    File
-	Pictures func(path string) ([]byte, error) // a picture file by its path in the index, without .. and the like; any error is answered as not found
-}
+// Pictures returns a picture file by its path in an index, without .. and the like; any error is answered as not found.
+type Pictures func(path string) ([]byte, error)
 
 const (
 	program = "fromage.wasm"
@@ -70,11 +71,6 @@ const (
 var types = map[string]string{
 	".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json",
 	".svg": "image/svg+xml", ".wasm": "application/wasm", ".webmanifest": "application/manifest+json",
-}
-
-// pictureTypes are those that a page can show and the model can read. SVG is not among them: it may carry scripts.
-var pictureTypes = map[string]string{
-	".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif", ".bmp": "image/bmp",
 }
 
 // static is a small file in memory, in each encoding there is.
@@ -92,7 +88,7 @@ type handler struct {
 // Handler returns the site. It answers GET and HEAD alone; a request that is addressed to another host than Config.Hosts says is refused, so that a
 // foreign page whose name was made to resolve to this machine cannot read from it.
 func Handler(c Config) (http.Handler, error) {
-	if len(c.Models) == 0 {
+	if len(c.Models) == 0 && c.Live == nil {
 		return nil, errors.New("server: want at least one model, have none")
 	}
 	h := &handler{config: c, static: map[string]*static{}, mux: http.NewServeMux()}
@@ -102,7 +98,9 @@ func Handler(c Config) (http.Handler, error) {
 	if err := h.readProgram(); err != nil {
 		return nil, err
 	}
-	if err := h.describe(); err != nil {
+	if c.Live != nil {
+		c.Live.routes(h.mux, c.Version)
+	} else if err := h.describe(); err != nil {
 		return nil, err
 	}
 	h.addWorker()
@@ -113,9 +111,13 @@ func Handler(c Config) (http.Handler, error) {
 	for _, m := range c.Models {
 		h.mux.HandleFunc("GET "+m.url(), m.serve)
 	}
-	if g := c.Gallery; g != nil {
-		h.mux.HandleFunc("GET /gallery/gallery.index", g.Index.serve)
-		h.mux.HandleFunc("GET /gallery/pictures/{path...}", g.picture)
+	for _, m := range c.Models {
+		if m.Index != nil {
+			h.mux.HandleFunc("GET "+m.indexURL(), m.Index.serve)
+		}
+	}
+	if c.Pictures != nil {
+		h.mux.HandleFunc("GET /gallery/pictures/{path...}", c.Pictures.serve)
 	}
 	return h, nil
 }
@@ -175,28 +177,38 @@ func (h *handler) add(name string, encoded map[string][]byte) {
 // url is where the model is.
 func (m *Model) url() string { return "/models/" + m.Name + ".bundle" }
 
+// indexURL is where its embeddings of the gallery are, "" for none.
+func (m *Model) indexURL() string {
+	if m.Index == nil {
+		return ""
+	}
+	return "/gallery/" + m.Name + ".index"
+}
+
+// siteConfig is config.json.
+type siteConfig struct {
+	Models   []siteModel `json:"models"`
+	Pictures string      `json:"pictures"`       // where the gallery's are; "" for no gallery
+	Sync     string      `json:"sync,omitempty"` // where versions come from; "" where nothing changes
+	Version  string      `json:"version"`
+}
+
+type siteModel struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	Title    string `json:"title"`
+	Bytes    int64  `json:"bytes"`
+	DType    string `json:"dtype"`
+	Hash     string `json:"hash"`
+	Embedded bool   `json:"embedded"`
+	Memory   int64  `json:"memory"`
+	Buffer   int64  `json:"buffer"`
+	Index    string `json:"index"`
+}
+
 // describe makes config.json, which tells the page what there is.
 func (h *handler) describe() error {
-	type model struct {
-		Name     string `json:"name"`
-		URL      string `json:"url"`
-		Title    string `json:"title"`
-		Bytes    int64  `json:"bytes"`
-		DType    string `json:"dtype"`
-		Hash     string `json:"hash"`
-		Embedded bool   `json:"embedded"`
-		Gallery  bool   `json:"gallery"`
-	}
-	type gallery struct {
-		Index    string `json:"index"`
-		Pictures string `json:"pictures"`
-		Hash     string `json:"hash"`
-	}
-	var doc struct {
-		Models  []model  `json:"models"`
-		Gallery *gallery `json:"gallery"`
-		Version string   `json:"version"`
-	}
+	var doc siteConfig
 	doc.Version = h.config.Version
 	seen := map[string]bool{}
 	for _, m := range h.config.Models {
@@ -204,10 +216,10 @@ func (h *handler) describe() error {
 			return fmt.Errorf("server: model %q: want names that differ, without slashes, braces and spaces", m.Name)
 		}
 		seen[m.Name] = true
-		doc.Models = append(doc.Models, model{m.Name, m.url(), m.Title, m.Size, m.DType, m.Hash, m.Embedded, m.Gallery})
+		doc.Models = append(doc.Models, siteModel{m.Name, m.url(), m.Title, m.Size, m.DType, m.Hash, m.Embedded, m.Memory, m.Buffer, m.indexURL()})
 	}
-	if g := h.config.Gallery; g != nil {
-		doc.Gallery = &gallery{"/gallery/gallery.index", "/gallery/pictures/", g.Index.Hash}
+	if h.config.Pictures != nil {
+		doc.Pictures = "/gallery/pictures/"
 	}
 	data, err := json.Marshal(doc)
 	if err != nil {
@@ -217,8 +229,8 @@ func (h *handler) describe() error {
 	return nil
 }
 
-// addWorker puts the names of the site's files and a hash of them all before the service worker's text: when any of them changes, so does the worker, which is
-// how a browser hears of a new version.
+// addWorker puts the names of the site's files and a hash of them all before the service worker's text, with a hash of the gallery and the address of the
+// first model's index: when any of them changes, so does the worker, which is how a browser hears of a new version.
 func (h *handler) addWorker() {
 	sw := h.static["/sw.js"]
 	if sw == nil {
@@ -233,11 +245,18 @@ func (h *handler) addWorker() {
 		}
 	}
 	list, _ := json.Marshal(files) // of strings: it cannot fail
-	gallery := ""
-	if h.config.Gallery != nil {
-		gallery = h.config.Gallery.Index.Hash
+	gallery := sha256.New()
+	for _, m := range h.config.Models {
+		if m.Index != nil {
+			fmt.Fprintln(gallery, m.Name, m.Index.Hash)
+		}
 	}
-	text := fmt.Sprintf("const FILES = %s;\nconst VERSION = \"%x\";\nconst GALLERY = %q;\n", list, sum.Sum(nil)[:8], gallery)
+	index := ""
+	if len(h.config.Models) > 0 {
+		index = h.config.Models[0].indexURL()
+	}
+	text := fmt.Sprintf("const FILES = %s;\nconst VERSION = \"%x\";\nconst GALLERY = \"%x\";\nconst INDEX = %q;\n",
+		list, sum.Sum(nil)[:8], gallery.Sum(nil)[:8], index)
 	h.add("sw.js", map[string][]byte{"": append([]byte(text), sw.encoded[""]...)})
 }
 
@@ -335,15 +354,15 @@ func (f *File) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(f, 0, f.Size))
 }
 
-// picture serves a picture file. Whatever else is in the folder, hidden files too, is not there for it.
-func (g *Gallery) picture(w http.ResponseWriter, r *http.Request) {
+// serve serves a picture file. Whatever else is in the folder, hidden files too, is not there for it.
+func (p Pictures) serve(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("path")
-	mime := pictureTypes[strings.ToLower(path.Ext(name))]
+	mime := pictureType(name)
 	if mime == "" || !fs.ValidPath(name) || strings.Contains("/"+name, "/.") {
 		http.NotFound(w, r)
 		return
 	}
-	data, err := g.Pictures(name)
+	data, err := p(name)
 	if err != nil {
 		http.NotFound(w, r)
 		return
@@ -373,3 +392,9 @@ func (o *observed) Write(p []byte) (int, error) {
 }
 
 func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+
+// Hijack implements http.Hijacker, for websockets.
+func (o *observed) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	o.status = http.StatusSwitchingProtocols
+	return http.NewResponseController(o.ResponseWriter).Hijack()
+}

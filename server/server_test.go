@@ -27,12 +27,13 @@ func testConfig() Config {
 		Site: fstest.MapFS{
 			"index.html": {Data: []byte("<!doctype html>")}, "app.js": {Data: []byte("1")}, "sw.js": {Data: []byte("// the worker")}, "secret.txt": {Data: []byte("no")},
 		},
-		Dist:    fstest.MapFS{"fromage.wasm.br": {Data: []byte("brotli")}, "fromage.wasm.gz": {Data: []byte("gzipped")}, "wasm_exec.js": {Data: []byte("2")}},
-		GPU:     "3",
-		Models:  []Model{{File: File{bytes.NewReader(model), int64(len(model)), "abc"}, Name: "default", Title: "A model", DType: "q8", Embedded: true, Gallery: true}},
-		Gallery: &Gallery{File{bytes.NewReader(index), int64(len(index)), "def"}, picture},
-		Version: "v1",
-		Hosts:   []string{"localhost", "127.0.0.1", "::1"},
+		Dist: fstest.MapFS{"fromage.wasm.br": {Data: []byte("brotli")}, "fromage.wasm.gz": {Data: []byte("gzipped")}, "wasm_exec.js": {Data: []byte("2")}},
+		GPU:  "3",
+		Models: []Model{{File: File{bytes.NewReader(model), int64(len(model)), "abc"}, Name: "default", Title: "A model", DType: "q8", Embedded: true, Memory: 12, Buffer: 3,
+			Index: &File{bytes.NewReader(index), int64(len(index)), "def"}}},
+		Pictures: picture,
+		Version:  "v1",
+		Hosts:    []string{"localhost", "127.0.0.1", "::1"},
 	}
 }
 
@@ -103,7 +104,7 @@ func TestHandler(t *testing.T) {
 		{"GET", "/models/default.bundle?v=old", nil, 200, long, []string{"Cache-Control", "no-cache"}},
 		{"HEAD", "/models/default.bundle", nil, 200, "", []string{"Content-Length", "1000"}},
 		{"GET", "/models/other.bundle", nil, 404, "", nil},
-		{"GET", "/gallery/gallery.index", []string{"Range", "bytes=4-"}, 206, "index", nil},
+		{"GET", "/gallery/default.index", []string{"Range", "bytes=4-"}, 206, "index", nil},
 		{"GET", "/gallery/pictures/a folder/ä.webp", nil, 200, "a picture", []string{"Content-Type", "image/webp", "Cache-Control", "no-cache"}},
 		{"GET", "/gallery/pictures/none.webp", nil, 404, "", nil},
 		{"GET", "/gallery/pictures/x.svg", nil, 404, "", nil},
@@ -140,17 +141,15 @@ func TestHandler(t *testing.T) {
 
 // A picture that leads out of the folder is refused before it is looked for.
 func TestPictureEscapes(t *testing.T) {
-	c := testConfig()
-	c.Gallery.Pictures = func(path string) ([]byte, error) {
+	none := Pictures(func(path string) ([]byte, error) {
 		t.Errorf("looked for %q", path)
 		return nil, nil
-	}
-	g := c.Gallery
+	})
 	for _, p := range []string{"../x.png", "a/../../x.png", "/etc/x.png", "a//x.png", "./x.png", "", "a\x00b", "..", "a/.git/x.png", "x.png/"} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.SetPathValue("path", p)
 		w := httptest.NewRecorder()
-		g.picture(w, r)
+		none.serve(w, r)
 		if w.Code != 404 {
 			t.Errorf("picture(%q) = %d, want 404", p, w.Code)
 		}
@@ -163,15 +162,15 @@ func FuzzPicture(f *testing.F) {
 		f.Add(p)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
-		g := &Gallery{Pictures: func(path string) ([]byte, error) {
+		inside := Pictures(func(path string) ([]byte, error) {
 			if !filepath.IsLocal(path) || strings.HasPrefix(path, ".") || strings.Contains(path, "/.") || strings.HasSuffix(path, "/") {
 				t.Errorf("looked for %q", path)
 			}
 			return nil, nil
-		}}
+		})
 		r := httptest.NewRequest("GET", "/", nil)
 		r.SetPathValue("path", p)
-		g.picture(httptest.NewRecorder(), r)
+		inside.serve(httptest.NewRecorder(), r)
 	})
 }
 
@@ -181,14 +180,14 @@ func TestConfig(t *testing.T) {
 	if err := json.Unmarshal([]byte(body(ask(h, "GET", "/config.json"))), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := "map[gallery:map[hash:def index:/gallery/gallery.index pictures:/gallery/pictures/] " +
-		"models:[map[bytes:1000 dtype:q8 embedded:true gallery:true hash:abc name:default title:A model url:/models/default.bundle]] version:v1]"
+	want := "map[models:[map[buffer:3 bytes:1000 dtype:q8 embedded:true hash:abc index:/gallery/default.index memory:12 name:default title:A model " +
+		"url:/models/default.bundle]] pictures:/gallery/pictures/ version:v1]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("config.json = %v, want %s", got, want)
 	}
 	c := testConfig()
-	c.Gallery = nil
-	if got := body(ask(newHandler(t, c), "GET", "/config.json")); !strings.Contains(got, `"gallery":null`) {
+	c.Pictures, c.Models[0].Index = nil, nil
+	if got := body(ask(newHandler(t, c), "GET", "/config.json")); !strings.Contains(got, `"pictures":""`) || !strings.Contains(got, `"index":""`) {
 		t.Errorf("config.json = %s, want no gallery", got)
 	}
 }
@@ -196,7 +195,7 @@ func TestConfig(t *testing.T) {
 // The service worker's text changes with any file of the site, and with nothing else.
 func TestWorker(t *testing.T) {
 	one := body(ask(newHandler(t, testConfig()), "GET", "/sw.js"))
-	if !strings.HasPrefix(one, `const FILES = ["/app.js","/fromage.wasm","/gpu.js","/index.html","/wasm_exec.js"];`) || !strings.Contains(one, "the worker") || !strings.Contains(one, `GALLERY = "def"`) {
+	if !strings.HasPrefix(one, `const FILES = ["/app.js","/fromage.wasm","/gpu.js","/index.html","/wasm_exec.js"];`) || !strings.Contains(one, "the worker") || !strings.Contains(one, `INDEX = "/gallery/default.index"`) {
 		t.Errorf("sw.js = %s", one)
 	}
 	c := testConfig()
@@ -207,6 +206,11 @@ func TestWorker(t *testing.T) {
 	c.GPU = "4"
 	if other := body(ask(newHandler(t, c), "GET", "/sw.js")); other == one {
 		t.Error("sw.js did not change with gpu.js")
+	}
+	c = testConfig()
+	c.Models[0].Index.Hash = "other"
+	if other := body(ask(newHandler(t, c), "GET", "/sw.js")); other == one {
+		t.Error("sw.js did not change with the gallery")
 	}
 }
 

@@ -15,6 +15,11 @@ func addTwin(p AddParams, b addBuffers) {
 	}
 }
 
+func (p AddParams) reach() []uint64 {
+	n := words(uint64(p.N))
+	return []uint64{n, n, n}
+}
+
 func addCases() []Case {
 	return []Case{AddCase(AddParams{N: 65})}
 }

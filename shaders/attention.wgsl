@@ -45,7 +45,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         query[lane] = p.Scale * query4(t, h, lane);
     }
     let first = tokens[4u * t + 2u];
-    let count = tokens[4u * t + 3u];
+    // No more than there can be, so that a wild table costs no more time than a good one.
+    let count = min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
     workgroupBarrier();
     let slices = WG / quads;
     let slice = lane / quads;

@@ -41,7 +41,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let h = n % p.Heads;
     let quads = (p.Dh + 3u) >> 2u;
     let first = tokens[4u * t + 2u];
-    let count = tokens[4u * t + 3u];
+    // No more than there can be, so that a wild table costs no more time than a good one.
+    let count = min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
     for (var c = 0u; c < quads; c++) {
         store4(t, h, c, vec4<f32>());
     }

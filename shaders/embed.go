@@ -7,8 +7,9 @@ import "fromage/gpu"
 // Embed looks rows of a table in format f up: tokens (T,4) u32, table (Rows,K) → y (T,K) f32, plus x (T,K) f32 where p.Add is 1.
 // It is torch's nn.Embedding over one shard of the table; rows of y whose number is not in the shard are left alone.
 func Embed(_ gpu.Info, f Format, p EmbedParams) Dispatch {
-	k := kernel(variant{file: "embed", imports: f.imports()}, embedKernel(func(p EmbedParams, b embedBuffers) { embedTwin(f, p, b) }))
-	return Dispatch{k, p.encode(), grid(ceil(int(p.T)*int(p.K), embedWG))}
+	k := embedKernel(func(p EmbedParams, b embedBuffers) { embedTwin(f, p, b) })
+	k.Reach = func(b []byte) []uint64 { return decodeEmbedParams(b).reachIn(f) }
+	return Dispatch{kernel(variant{file: "embed", imports: f.imports()}, k), p.encode(), grid(ceil(int(p.T)*int(p.K), embedWG))}
 }
 
 func embedTwin(f Format, p EmbedParams, b embedBuffers) {
@@ -28,6 +29,15 @@ func embedTwin(f Format, p EmbedParams, b embedBuffers) {
 			}
 		}
 	}
+}
+
+func (p EmbedParams) reachIn(f Format) []uint64 {
+	if !f.Fits(int(p.K)) || p.Column > 3 {
+		return nil
+	}
+	T, n := uint64(p.T), words(uint64(p.T), uint64(p.K))
+	w, s := f.words(p.Rows, p.K)
+	return []uint64{words(T, 4), w, s, where(p.Add, n), n}
 }
 
 func embedCases() []Case {

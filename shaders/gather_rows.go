@@ -16,6 +16,10 @@ func gatherRowsTwin(p GatherRowsParams, b gatherRowsBuffers) {
 	}
 }
 
+func (p GatherRowsParams) reach() []uint64 {
+	return []uint64{uint64(p.D), words(uint64(p.R)), words(uint64(p.R), uint64(p.D))}
+}
+
 func gatherRowsCases() []Case {
 	return []Case{GatherRowsCase(GatherRowsParams{R: 3, D: 65}, 7)}
 }

@@ -10,12 +10,12 @@ import (
 
 // LayerNorm normalises rows: x (T,D), weight (D), bias (D) → y (T,D), all f32; torch's nn.LayerNorm over the last dimension.
 func LayerNorm(_ gpu.Info, p LayerNormParams) Dispatch {
-	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(layerNormTwin)), p.encode(), grid(int(p.T))}
+	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(int(p.T))}
 }
 
-func layerNormTwin(p LayerNormParams, b layerNormBuffers) {
+func layerNormRows(p LayerNormParams, b layerNormBuffers, first, last int) {
 	D := int(p.D)
-	for t := range int(p.T) {
+	for t := first; t < last; t++ {
 		x, y := b.X[t*D:(t+1)*D], b.Y[t*D:(t+1)*D]
 		mean, rstd := rowMoments(x, float64(p.Eps))
 		for d, v := range x {
@@ -34,6 +34,11 @@ func rowMoments(x []float32, eps float64) (mean, rstd float64) {
 		variance += (float64(v) - mean) * (float64(v) - mean) / n
 	}
 	return mean, 1 / math.Sqrt(variance+eps)
+}
+
+func (p LayerNormParams) reach() []uint64 {
+	n := words(uint64(p.T), uint64(p.D))
+	return []uint64{n, uint64(p.D), uint64(p.D), n}
 }
 
 func layerNormCases() []Case {

@@ -31,6 +31,11 @@ func normalizeTwin(p NormalizeParams, b normalizeBuffers) {
 	}
 }
 
+func (p NormalizeParams) reach() []uint64 {
+	n := words(uint64(p.T), uint64(p.D))
+	return []uint64{n, n}
+}
+
 func normalizeCases() []Case {
 	return []Case{NormalizeCase(NormalizeParams{T: 3, D: 65})}
 }

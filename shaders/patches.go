@@ -26,6 +26,14 @@ func patchesTwin(p PatchesParams, b patchesBuffers) {
 	}
 }
 
+func (p PatchesParams) reach() []uint64 {
+	if p.S == 0 || p.P == 0 || p.S%p.P != 0 {
+		return nil
+	}
+	n := words(uint64(p.B), 3, uint64(p.S), uint64(p.S))
+	return []uint64{n, n}
+}
+
 func patchesCases() []Case {
 	return []Case{PatchesCase(PatchesParams{B: 2, S: 15, P: 5})}
 }

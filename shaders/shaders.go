@@ -14,7 +14,6 @@ package shaders
 import (
 	"embed"
 	"fmt"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -81,34 +80,51 @@ func kernel(v variant, base gpu.Kernel) *gpu.Kernel {
 	return k.(*gpu.Kernel)
 }
 
-var (
-	importLine = regexp.MustCompile(`(?m)^//#import (\w+)$`)
-	constLine  = regexp.MustCompile(`(?m)^const (\w+): u32 = (\d+)u;`)
-)
-
-// source makes the whole text of a variant. A missing file or constant is our own mistake, so it panics.
+// source makes the whole text of a variant: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced. A missing file or constant is our own
+// mistake, so it panics. Package regexp would be a tenth of a wasm guest.
 func source(v variant) string {
-	text := importLine.ReplaceAllStringFunc(read(v.file+".wgsl"), func(line string) string {
-		key := importLine.FindStringSubmatch(line)[1]
+	var imported, text strings.Builder
+	for line := range strings.Lines(read(v.file + ".wgsl")) {
+		key, ok := strings.CutPrefix(line, "//#import ")
+		if !ok {
+			imported.WriteString(line)
+			continue
+		}
+		key = strings.TrimSuffix(key, "\n")
 		if file, ok := v.imports[key]; ok {
 			key = file
 		}
-		return read("shared/" + key + ".wgsl")
-	})
+		imported.WriteString(read("shared/" + key + ".wgsl"))
+		imported.WriteString("\n")
+	}
 	seen := 0
-	text = constLine.ReplaceAllStringFunc(text, func(line string) string {
-		key := constLine.FindStringSubmatch(line)[1]
-		n, ok := v.consts[key]
-		if !ok {
-			return line
+	for line := range strings.Lines(imported.String()) {
+		if name, rest, ok := constant(line); ok {
+			if n, ok := v.consts[name]; ok {
+				seen++
+				line = fmt.Sprintf("const %s: u32 = %du;%s", name, n, rest)
+			}
 		}
-		seen++
-		return fmt.Sprintf("const %s: u32 = %du;", key, n)
-	})
+		text.WriteString(line)
+	}
 	if seen != len(v.consts) {
 		panic(fmt.Sprintf("shaders: %s has not all of the constants %v", v.file, sortedKeys(v.consts)))
 	}
-	return text
+	return text.String()
+}
+
+// constant takes a line `const NAME: u32 = 1u; …` apart.
+func constant(line string) (name, rest string, ok bool) {
+	line, ok = strings.CutPrefix(line, "const ")
+	if !ok {
+		return "", "", false
+	}
+	name, rest, ok = strings.Cut(line, ": u32 = ")
+	if !ok {
+		return "", "", false
+	}
+	rest, ok = strings.CutPrefix(strings.TrimLeft(rest, "0123456789"), "u;")
+	return name, rest, ok
 }
 
 func read(name string) string {

@@ -17,6 +17,11 @@ func storeRowsTwin(p StoreRowsParams, b storeRowsBuffers) {
 	}
 }
 
+func (p StoreRowsParams) reach() []uint64 {
+	T, width := uint64(p.T), uint64(p.Width)
+	return []uint64{words(T, max(uint64(p.SourceStride), uint64(p.SourceOffset)+width)), words(T, 4), uint64(p.TargetOffset) + width}
+}
+
 func storeRowsCases() []Case {
 	return []Case{StoreRowsCase(StoreRowsParams{T: 5, Width: 13, SourceStride: 39, SourceOffset: 26, TargetStride: 26, TargetOffset: 13})}
 }

@@ -32,6 +32,9 @@ func (p TopKParams) Results() int { return p.blocks() * int(p.K) }
 // topKBlock is how many scores a workgroup takes where k is small: enough that two passes do for a million scores.
 const topKBlock = 4096
 
+// topKMost is the largest k.
+const topKMost = 1024
+
 // TopKPasses returns the passes of TopK that find the k best of n scores, 1 ≤ k ≤ 1024. The first reads the scores; each later one reads the
 // results of the one before as scores and index; the last leaves the k best. Two pairs of buffers for Results() of the first pass are enough.
 func TopKPasses(n, k int) []TopKParams {
@@ -73,6 +76,14 @@ func topKTwin(p TopKParams, b topKBuffers) {
 			b.OutScores[n*K+k], b.OutRows[n*K+k] = math.Float32bits(s.score), s.row
 		}
 	}
+}
+
+func (p TopKParams) reach() []uint64 {
+	if p.K == 0 || p.K > topKMost || p.Block == 0 {
+		return nil
+	}
+	n, out := words(uint64(p.N)), words(uint64(p.blocks()), uint64(p.K))
+	return []uint64{n, where(p.Indexed, n), out, out}
 }
 
 func topKCases() []Case {

@@ -26,6 +26,18 @@ func visionEmbedTwin(p VisionEmbedParams, b visionEmbedBuffers) {
 	}
 }
 
+func (p VisionEmbedParams) reach() []uint64 {
+	if p.N == 0 {
+		return nil
+	}
+	B, N, D := uint64(p.B), uint64(p.N), uint64(p.D)
+	patches := uint64(0)
+	if N > 1 {
+		patches = words(B, N-1, D)
+	}
+	return []uint64{patches, D, words(N, D), words(B, N, D)}
+}
+
 func visionEmbedCases() []Case {
 	return []Case{VisionEmbedCase(VisionEmbedParams{B: 2, N: 5, D: 13})}
 }

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The page: loads a model, says how that goes and what can be used, keeps settings, and joins the views.
+// The page: joins the views with the model that is loaded, says what runs where, and keeps settings.
 
-import { Fromage } from '/fromage.js';
-import { $, el, bytes, duration } from '/dom.js';
+import { $, el, bytes, sentence } from '/dom.js';
+import * as problem from '/problem.js';
+import { Loading } from '/loading.js';
+import { Models } from '/models.js';
 import { Pictures } from '/hits.js';
 import { Chat } from '/chat.js';
 import { Search } from '/search.js';
 import { Mine } from '/mine.js';
-
-// askFrom is the size of a model that is downloaded only when the person says so.
-const askFrom = 200e6;
 
 // settings are the reference's arguments; [name, label, hint, least, most, step, value, kind].
 const settings = [
@@ -25,7 +24,11 @@ const settings = [
 ];
 
 const app = {
-  f: null, info: null, config: null, model: null, own: false, last: null,
+  config: null, models: null, // what the server offers
+  model: null, own: false, // the one that is chosen; it is the program's own, whose captions the page knows
+  f: null, // the model, from when pictures can be used
+  ready: false, // the language model is there too
+  info: null, last: null,
   pictures: new Pictures(),
 
   options() {
@@ -43,12 +46,15 @@ const app = {
     keepSettings();
   },
 
+  // announce has a screen reader say a text, after what it was told before.
   announce(text) {
-    $('announce').textContent = text;
+    if (!text) return;
+    $('announce').append(el('p', { textContent: text }));
+    while ($('announce').childElementCount > 30) $('announce').firstChild.remove();
   },
 
   notice(text) {
-    $('notice').textContent = text;
+    $('notice').textContent = sentence(text);
     $('notice').hidden = !text;
     clearTimeout(this.noticeTimer);
     this.noticeTimer = setTimeout(() => { $('notice').hidden = true; }, 15_000);
@@ -59,11 +65,74 @@ const app = {
     this.facts();
   },
 
+  light(kind, text) {
+    $('light').className = 'light ' + kind;
+    $('brief').textContent = text;
+  },
+
   // fail says what went wrong and what to do: in a line where the page goes on working, else in a box.
   fail(e) {
     console.error(e);
-    if (['picture', 'input', 'quota'].includes(e.code)) this.notice(e.message);
-    else problem(e);
+    if (['picture', 'input', 'quota'].includes(e.code)) return this.notice(e.message);
+    const actions = [['Try again', () => this.loading.start(true)]], more = [];
+    if (this.f && e.code !== 'lost') actions.unshift(['Close', () => {}]);
+    if (e.code === 'memory') {
+      more.push(...this.models.advice());
+      const smaller = this.models.smaller(this.model);
+      if (smaller) actions.unshift([`Use ${this.models.name(smaller)} (${bytes(smaller.bytes)})`, () => this.models.choose(smaller)]);
+    }
+    problem.show(e, more, actions);
+    if (!this.ready) this.light('bad', problem.title(e));
+  },
+
+  // find finds the k best pictures for a prompt of texts and Blobs. One picture alone is compared with the others, which needs no language model; beside a
+  // text its look counts too.
+  find(parts, k, signal) {
+    return parts.length === 1 && parts[0] instanceof Blob ? this.f.similar(parts[0], { k, signal }) : this.f.retrieve(parts, { k, look: 0.3, signal });
+  },
+
+  // use loads a model that was chosen.
+  use(model) {
+    this.model = model;
+    this.own = model.embedded;
+    this.chat.examples();
+    this.loading.start(false);
+  },
+
+  // unload forgets the model that is loaded.
+  unload() {
+    this.chat.stopper?.abort();
+    this.f?.close();
+    this.f = null;
+    this.ready = false;
+    this.changed();
+  },
+
+  // begin is called when pictures can be used, complete when all can.
+  async begin(f) {
+    this.f = f;
+    await this.mine.begin();
+    await this.changed();
+  },
+
+  async complete() {
+    this.ready = true;
+    this.chat.begin();
+    await this.changed();
+    this.shine();
+    this.announce('The model is loaded. You can chat and search.');
+  },
+
+  // changed has the views look again at what they can do: another model, more of it, other pictures.
+  async changed() {
+    this.chat.enable();
+    this.search.changed();
+    await this.facts();
+  },
+
+  // shine says that the model can be used.
+  shine() {
+    this.light('good', `Ready · ${this.info.dtype} on ${this.info.adapter}`);
   },
 
   tab(name) {
@@ -78,164 +147,15 @@ const app = {
   facts,
 };
 
-// What stands above the message of an error, and advice that the page itself can give.
-const titles = {
-  'no-webgpu': 'This browser has no WebGPU', 'no-adapter': 'No GPU can be used', insecure: 'This address is not secure', memory: 'The model does not fit',
-  network: 'The model could not be downloaded', damaged: 'The model is damaged', model: 'The model cannot be used', lost: 'The GPU was lost', quota: 'There is no room to keep the model',
-};
-const advice = {
-  'no-webgpu': ['Chrome or Edge 113 and later, on Windows, macOS, ChromeOS; on Android 12 and later from version 121.', 'Safari 26 and later, on macOS, iOS and iPadOS.',
-    'Firefox 141 and later on Windows, 145 and later on Macs with Apple silicon.', 'On Linux: Chrome, started with --enable-unsafe-webgpu --enable-features=Vulkan.',
-    'Without any of these: the fromage program runs the same model without a browser.'],
-  'no-adapter': ['On Linux, Chrome and Chromium use the GPU only when started with --enable-unsafe-webgpu --enable-features=Vulkan.', 'Switch graphics acceleration on in the browser’s settings and start the browser anew.', 'Update the graphics driver.', 'Chrome and Edge say under chrome://gpu why WebGPU is off.'],
-  insecure: ['Open the page by https:// or, on this machine, by http://localhost or http://127.0.0.1: browsers offer WebGPU only there.'],
-  memory: ['Close other tabs and programs that use the GPU, then try again.', 'Choose a model of a smaller dtype: q8 takes half the memory of f16, q4 a quarter.'],
-  network: ['See that “fromage serve” still runs, then try again: what has arrived is kept.'],
-  damaged: ['Try again: the page fetches it anew.'],
-  lost: ['Try again: the model is put onto the GPU anew, from this browser’s storage.', 'If it happens again, close other programs that use the GPU.'],
-  quota: ['Free space on this device, or leave private browsing.'],
-};
-
-function problem(e) {
-  $('problem-title').textContent = titles[e.code] ?? 'Something went wrong';
-  $('problem-text').textContent = e.message || String(e);
-  $('problem-advice').replaceChildren(...(advice[e.code] ?? []).map((t) => el('li', { textContent: t })));
-  const actions = [el('button', { class: 'primary', textContent: 'Try again', onclick: () => { hideProblem(); load(true); } })];
-  if (app.f && e.code !== 'lost') actions.unshift(el('button', { textContent: 'Close', onclick: hideProblem }));
-  const smaller = (app.config?.models ?? []).filter((m) => m.bytes < (app.model?.bytes ?? 0)).sort((a, b) => b.bytes - a.bytes)[0];
-  if (e.code === 'memory' && smaller) actions.push(el('button', { textContent: `Use ${smaller.title} (${bytes(smaller.bytes)})`, onclick: () => { hideProblem(); choose(smaller); } }));
-  $('problem-actions').replaceChildren(...actions);
-  $('problem').hidden = false;
-  if (!app.f) light('bad', titles[e.code] ?? 'Not working');
-}
-
-function hideProblem() {
-  $('problem').hidden = true;
-}
-
-function light(kind, text) {
-  $('light').className = 'light ' + kind;
-  $('brief').textContent = text;
-}
-
-// ---- loading
-
-let stopper = null;
-let generation = 0; // counts loads: what an earlier one says is not heard
-
-async function load(agreed) {
-  const model = app.model, mine = ++generation;
-  under = {};
-  stopper?.abort();
-  stopper = new AbortController();
-  if (!isSecureContext) return problem({ code: 'insecure', message: `Browsers offer WebGPU only at secure addresses, and ${location.origin} is none.` });
-  if (!navigator.gpu) return problem({ code: 'no-webgpu', message: 'The model runs on your GPU by WebGPU, which this browser does not have or has switched off. These have it:' });
-  app.chat.stopper?.abort();
-  await app.f?.close();
-  app.f = null;
-  app.chat.enable();
-  $('loading').hidden = false;
-  $('loading-title').textContent = `Loading ${model.title}`;
-  $('loading-usable').textContent = 'Nothing can be used yet. You can write your message already.';
-  if (!agreed && model.bytes >= askFrom && localStorage.getItem('agreed') !== model.hash) return ask(model);
-  localStorage.setItem('agreed', model.hash);
-  $('loading-start').hidden = true;
-  $('loading-stop').hidden = false;
-  light('busy', 'Loading');
-  const g = app.config.gallery;
-  try {
-    const f = await Fromage.load({ model: model.url, gallery: g && model.gallery ? g.index : null, signal: stopper.signal, on: (e) => mine === generation && heard(e) });
-    if (mine !== generation) return f.close();
-    app.f = f;
-    app.chat.begin();
-  } catch (e) {
-    if (mine !== generation) return;
-    $('loading').hidden = true;
-    if (stopper.signal.aborted || e.name === 'AbortError') return stopped();
-    return app.fail(e);
-  }
-  $('loading').hidden = true;
-  await shine();
-  app.search.begin();
-  await app.mine.begin();
-  app.announce('The model is loaded. You can chat and search.');
-}
-
-// shine says that the model can be used.
-async function shine() {
-  await facts();
-  light('good', `Ready · ${app.info.dtype} on ${app.info.adapter}`);
-}
-
-function ask(model) {
-  $('loading-title').textContent = model.title;
-  $('loading-text').textContent = `The model is ${bytes(model.bytes)}. It is downloaded once and kept in this browser.`;
-  $('loading-bar').hidden = true;
-  $('loading-stop').hidden = true;
-  $('loading-start').hidden = false;
-  $('loading-start').onclick = () => load(true);
-  light('', 'Waiting for your word');
-}
-
-function stopped() {
-  light('', 'Stopped');
-  $('loading').hidden = false;
-  $('loading-text').textContent = 'Stopped. What has arrived is kept.';
-  $('loading-stop').hidden = true;
-  $('loading-start').hidden = false;
-  $('loading-start').onclick = () => load(true);
-}
-
-const stages = { download: 'Downloading', compile: 'preparing the GPU’s programs', gallery: 'Loading the gallery', warm: 'Warming up' };
-let under = {}; // the last word of each stage
-let spokenStage = '';
-
-function heard(e) {
-  switch (e.type) {
-    case 'progress': return progress(e);
-    case 'ready':
-      $('loading-usable').textContent = e.what === 'search' ? 'Search and chat can be used in a moment.' : '';
-      return;
-    case 'lost':
-      light('busy', 'GPU lost, recovering');
-      return app.notice(`The GPU was lost (${e.reason}). The model is put there again with the next answer.`);
-    case 'recovered':
-      shine();
-      return app.notice('The model is back on the GPU.');
-    case 'notice': return app.notice(e.text);
-  }
-}
-
-// progress shows the download, beside which the GPU's programs are compiled, and then what comes after it.
-function progress(e) {
-  under[e.stage] = e;
-  const { download: d, compile: c } = under;
-  const loading = d && d.done < d.total && e.stage !== 'warm';
-  const main = loading ? d : e;
-  const what = main.stage === 'download' && main.cached > 0 && main.cached >= main.done ? 'Reading from this browser’s storage' : stages[main.stage] ?? main.stage;
-  let text = what[0].toUpperCase() + what.slice(1);
-  const bar = $('loading-bar');
-  bar.hidden = false;
-  if (main.total > 1) {
-    bar.max = main.total;
-    bar.value = main.done;
-  } else bar.removeAttribute('value');
-  if (main.stage === 'download') {
-    text += `: ${bytes(main.done)} of ${bytes(main.total)}`;
-    if (main.rate > 0) text += ` · ${bytes(main.rate)}/s`;
-    if (main.left > 0) text += ` · ${duration(main.left)} left`;
-  } else if (main.total > 1) text += `: ${main.done} of ${main.total}`;
-  if (loading && c && c.done < c.total) text += `; ${stages.compile}: ${c.done} of ${c.total}`;
-  $('loading-text').textContent = text;
-  light('busy', main.total > 1 ? `Loading ${Math.floor(100 * main.done / main.total)} %` : what);
-  if (main.stage !== spokenStage) app.announce(what);
-  spokenStage = main.stage;
-}
-
 // ---- status
 
 async function facts() {
-  if (app.f) app.info = await app.f.info();
+  const { f } = app;
+  if (f) {
+    const info = await f.info();
+    if (f !== app.f) return;
+    app.info = info;
+  }
   const list = [], add = (name, value) => value !== undefined && value !== '' && value !== null && list.push(el('dt', { textContent: name }), el('dd', { textContent: value }));
   const m = app.model;
   if (app.f) {
@@ -249,12 +169,14 @@ async function facts() {
     add('Program’s memory', i.heapBytes ? bytes(i.heapBytes) : '');
     add('Dispatches a token', i.dispatchesPerToken);
     add('Kept in', { opfs: 'this browser (OPFS)', cache: 'this browser (cache)', memory: 'memory only: gone with the page' }[i.storage]);
+    add('Heads and pictures', i.version ? `version ${i.version}` : '');
     add('Gallery', app.f.gallery.size ? app.f.gallery.size.toLocaleString('en') + ' pictures' : 'none');
   } else if (m) {
     add('Model', m.title);
     add('Model size', bytes(m.bytes));
   }
   if (app.last) {
+    add('Last answer by', app.last.version ? `version ${app.last.version}` : '');
     add('Speed', app.last.tokPerS ? `${app.last.tokPerS.toFixed(1)} tok/s` : undefined);
     add('First token', app.last.msFirst ? `${Math.round(app.last.msFirst)} ms` : undefined);
   }
@@ -304,23 +226,6 @@ function read(name) {
   }
 }
 
-// ---- models
-
-function choose(model) {
-  app.model = model;
-  app.own = model.embedded;
-  localStorage.setItem('model', model.name);
-  $('model').value = model.name;
-  app.chat.examples();
-  load(false);
-}
-
-function makeModels(models) {
-  $('model').replaceChildren(...models.map((m) => el('option', { value: m.name, textContent: `${m.title}, ${m.dtype}, ${bytes(m.bytes)}` })));
-  $('model-label').hidden = models.length < 2;
-  $('model').onchange = () => choose(models.find((m) => m.name === $('model').value));
-}
-
 // ---- the page around the views
 
 function makeTabs() {
@@ -338,14 +243,26 @@ function makeTabs() {
   });
 }
 
+// makeSide has settings and status come and go where there is no room for them beside the rest.
 function makeSide() {
+  const narrow = matchMedia('(max-width: 63rem)'), isOpen = () => $('side').classList.contains('open');
   const open = (on) => {
     $('side').classList.toggle('open', on);
-    $('side-button').setAttribute('aria-expanded', on);
+    $('side-button').setAttribute('aria-expanded', on || !narrow.matches);
   };
-  $('side-button').onclick = () => open(!$('side').classList.contains('open'));
-  document.addEventListener('keydown', (e) => e.key === 'Escape' && open(false));
+  $('side-button').onclick = () => {
+    if (!narrow.matches) return $('facts').scrollIntoView({ block: 'nearest' });
+    open(!isOpen());
+    if (isOpen()) [...$('side').querySelectorAll('select, input')].find((e) => e.checkVisibility()).focus();
+  };
+  narrow.onchange = () => open(false);
+  document.addEventListener('keydown', (e) => {
+    if (e.key !== 'Escape' || !isOpen()) return;
+    open(false);
+    $('side-button').focus();
+  });
   document.addEventListener('click', (e) => !e.target.closest('#side, #side-button') && open(false));
+  open(false);
 }
 
 // A file that is dropped beside a place for it must not replace the page.
@@ -380,7 +297,8 @@ function makeWorker() {
   navigator.serviceWorker.addEventListener('controllerchange', () => {
     if (asked) return location.reload();
     facts();
-    // The pictures that came before the worker did are kept by it too.
+    // The pictures and the index that came before the worker did are kept by it too.
+    if (app.model?.index) fetch(app.model.index).catch(() => {});
     for (const img of document.images) if (img.src.includes('/gallery/')) fetch(img.src).catch(() => {});
   });
   navigator.serviceWorker.register('/sw.js').then((r) => {
@@ -397,23 +315,25 @@ async function begin() {
   app.chat = new Chat(app);
   app.search = new Search(app);
   app.mine = new Mine(app);
+  app.loading = new Loading(app);
   makeWorker();
-  $('loading-stop').onclick = () => stopper?.abort();
   try {
     const response = await fetch('/config.json');
     if (!response.ok) throw new Error(`/config.json: ${response.status}`);
     app.config = await response.json();
   } catch (e) {
-    problem({ code: 'network', message: `The page’s server does not answer (${e.message}).` });
-    $('problem-actions').replaceChildren(el('button', { class: 'primary', textContent: 'Reload', onclick: () => location.reload() }));
-    return;
+    app.light('bad', 'No server');
+    return problem.show({ code: 'network', message: `The page’s server does not answer (${e.message}).` }, [], [['Reload', () => location.reload()]]);
   }
-  app.pictures.prefix = app.config.gallery?.pictures ?? null;
-  makeModels(app.config.models);
+  app.pictures.prefix = app.config.pictures || null;
+  if (app.config.models.length === 0) {
+    app.light('bad', 'No model');
+    return problem.show({ code: 'model', message: 'Nothing was published on this server yet: fromage push bundle puts a model here.' }, [], [['Reload', () => location.reload()]]);
+  }
+  app.models = new Models(app.config.models, (m) => app.use(m));
   await app.chat.restore();
   navigator.storage?.persist?.().catch(() => {});
-  choose(app.config.models.find((m) => m.name === localStorage.getItem('model')) ?? app.config.models[0]);
-  app.search.say();
+  await app.models.pick();
 }
 
 begin();

@@ -5,6 +5,8 @@
 import { $, el, urlOf, download, plural } from '/dom.js';
 import * as kept from '/kept.js';
 import { Composer } from '/composer.js';
+import { Camera } from '/camera.js';
+import { toPNG } from '/drawing.js';
 import { dress, replay, caption, toJSON, fromJSON, toHTML } from '/transcript.js';
 
 // Examples that fit the program's own model, which knows captions such as "an emoji of violin" and short questions; and others for any other model.
@@ -32,6 +34,7 @@ export class Chat {
     this.base = 0; // how many turns the conversation's first saying replayed
     this.c = null;
     this.stopper = null;
+    this.before = null; // the turns that Reset took away just now
     this.atEnd = true; // the end of the conversation is in sight
     $('log').addEventListener('scroll', () => { this.atEnd = $('log').scrollHeight - $('log').scrollTop - $('log').clientHeight < 40; });
     new ResizeObserver(() => this.follow()).observe($('log'));
@@ -40,13 +43,13 @@ export class Chat {
       e.preventDefault();
       this.send();
     });
-    for (const [button, input] of [['add-picture', 'files'], ['add-camera', 'camera']]) {
-      $(button).onclick = () => $(input).click();
-      $(input).onchange = () => {
-        this.composer.add([...$(input).files]);
-        $(input).value = '';
-      };
-    }
+    $('add-picture').onclick = () => $('files').click();
+    $('files').onchange = () => {
+      this.composer.add([...$('files').files]);
+      $('files').value = '';
+    };
+    this.camera = new Camera((file) => this.composer.add([file]), (text) => app.notice(text));
+    $('add-camera').onclick = () => this.camera.open();
     $('stop').onclick = () => this.stopper?.abort();
     $('undo').onclick = () => this.undo();
     $('retry').onclick = () => this.retry();
@@ -63,7 +66,10 @@ export class Chat {
       if (on) $('more').querySelector('button:not(:disabled)').focus();
     };
     $('more-button').onclick = () => show($('more').hidden);
-    $('more').addEventListener('click', () => show(false));
+    $('more').addEventListener('click', () => {
+      if ($('more').contains(document.activeElement)) $('more-button').focus();
+      show(false);
+    });
     $('more').addEventListener('keydown', (e) => {
       if (e.key !== 'Escape') return;
       show(false);
@@ -73,8 +79,9 @@ export class Chat {
       if (!e.target.closest('#more, #more-button')) show(false);
     });
     $('reset').onclick = () => this.reset();
-    $('export').onclick = () => this.export();
-    $('save-html').onclick = () => this.saveHTML();
+    $('export').onclick = () => this.save('conversation.json', 'application/json', toJSON);
+    $('save-html').onclick = () => this.save('conversation.html', 'text/html', toHTML);
+    $('save-image').onclick = () => this.save('conversation.png', 'image/png', toPNG);
     $('import').onclick = () => $('import-file').click();
     $('import-file').onchange = () => this.import();
   }
@@ -99,13 +106,13 @@ export class Chat {
   }
 
   enable() {
-    const busy = !!this.stopper, ready = !!this.app.f;
+    const busy = !!this.stopper, { ready } = this.app;
     $('send').disabled = !ready || busy || this.composer.empty();
     $('send').hidden = busy;
     $('stop').hidden = !busy;
-    $('undo').disabled = busy || this.turns.length === 0;
+    $('undo').disabled = busy || this.turns.length === 0 && !this.before;
     $('retry').disabled = !ready || busy || this.turns.length === 0;
-    for (const id of ['reset', 'export', 'save-html']) $(id).disabled = busy || this.turns.length === 0;
+    for (const id of ['reset', 'export', 'save-html', 'save-image']) $(id).disabled = busy || this.turns.length === 0;
     $('import').disabled = busy;
     for (const b of $('examples').querySelectorAll('button')) b.disabled = !ready || busy;
     $('welcome').hidden = this.turns.length > 0;
@@ -139,7 +146,7 @@ export class Chat {
   async send() {
     const prompt = this.composer.parts();
     if (prompt.length === 0 || this.stopper) return;
-    if (!this.app.f) return this.app.announce('The model is not loaded yet.');
+    if (!this.app.ready) return this.app.announce('The model is not loaded yet.');
     this.composer.set([]);
     if (!(await this.turn($('mode').value, prompt)) && this.composer.empty()) this.composer.set(prompt);
   }
@@ -154,10 +161,17 @@ export class Chat {
     this.atEnd = true;
     this.follow();
     this.stopper = new AbortController();
+    this.before = null;
     this.enable();
+    if (document.activeElement !== this.composer.field) $('stop').focus({ preventScroll: true }); // what was pressed may be gone
     shown.answer.setAttribute('aria-busy', 'true');
+    const reader = new Reader((text) => this.app.announce(text));
+    this.app.announce(mode === 'find' ? 'Searching.' : 'Reading.');
     try {
-      await this.answer(turn, this.stopper.signal, () => shown.update());
+      await this.answer(turn, this.stopper.signal, () => {
+        shown.update();
+        reader.hear(turn);
+      });
       if (!turn.stop) turn.stop = this.stopper.signal.aborted ? 'aborted' : '';
       return turn;
     } catch (e) {
@@ -173,10 +187,11 @@ export class Chat {
       this.stopper = null;
       shown.answer.removeAttribute('aria-busy');
       shown.update();
+      if (document.activeElement === $('stop') && matchMedia('(pointer: fine)').matches) this.composer.field.focus();
       this.enable();
       this.follow();
       this.keep();
-      this.app.announce(spoken(turn));
+      if (this.turns.at(-1) === turn) reader.end(turn);
     }
   }
 
@@ -203,6 +218,7 @@ export class Chat {
       if (e.images) turn.answer.push({ images: await this.app.pictures.own(e.images) });
       if (e.done) {
         Object.assign(turn, { stop: stops[e.done.stop] ? e.done.stop : '', tokens: e.done.tokens, msFirst: e.done.msFirst, tokPerS: e.done.tokPerS });
+        if (o.temperature > 0) turn.seed = o.seed;
         this.app.measured(e.done);
       }
       update();
@@ -217,7 +233,7 @@ export class Chat {
 
   async find(turn, parts, note, signal) {
     if (!this.app.f.gallery.size) throw Object.assign(new Error('There are no pictures to find: start fromage serve with --gallery, or add your own under “My pictures”.'), { code: 'input' });
-    const hits = await this.app.f.retrieve(parts, { k: Math.max(3, this.app.options().maxImgPerRet), signal });
+    const hits = await this.app.find(parts, Math.max(3, this.app.options().maxImgPerRet), signal);
     turn.answer.push({ images: await this.app.pictures.own(hits), ...(note && { note: `Found for “${note}”` }) });
   }
 
@@ -247,7 +263,8 @@ export class Chat {
       return out;
     }
     if (out.length === 0) out.push(el('p', { class: 'soft', textContent: turn.stop ? 'No answer.' : 'The model ended without a word.' }));
-    const facts = [turn.tokens && plural(turn.tokens, 'token'), turn.tokPerS && `${turn.tokPerS.toFixed(1)} tok/s`, turn.msFirst && `first after ${Math.round(turn.msFirst)} ms`, stops[turn.stop]];
+    const facts = [turn.tokens && plural(turn.tokens, 'token'), turn.tokPerS && `${turn.tokPerS.toFixed(1)} tok/s`, turn.msFirst && `first after ${Math.round(turn.msFirst)} ms`,
+      turn.seed !== undefined && `seed ${turn.seed}`, stops[turn.stop]];
     const meta = el('div', { class: 'meta' }, facts.filter(Boolean).join(' · '));
     if (!turn.answer.some((a) => a.images) && caption(turn)) {
       meta.append(el('button', { type: 'button', class: 'quiet', textContent: 'Find pictures of this', onclick: () => this.turn('find', [{ text: caption(turn) }]) }));
@@ -297,7 +314,8 @@ export class Chat {
   }
 
   async undo() {
-    if (this.stopper || this.turns.length === 0) return;
+    if (this.stopper) return;
+    if (this.turns.length === 0) return this.before && this.replace(this.before, 'The conversation is back.');
     const turn = await this.drop();
     this.render();
     this.keep();
@@ -308,7 +326,7 @@ export class Chat {
   }
 
   async retry() {
-    if (this.stopper || this.turns.length === 0 || !this.app.f) return;
+    if (this.stopper || this.turns.length === 0 || !this.app.ready) return;
     const { mode, prompt } = await this.drop();
     if (this.app.options().temperature > 0) this.app.nextSeed();
     else if (mode !== 'find') this.app.notice('At temperature 0 the answer is the same again unless a setting changed.');
@@ -317,12 +335,21 @@ export class Chat {
   }
 
   async reset() {
-    this.turns = [];
+    const { turns } = this;
+    this.composer.field.focus();
+    await this.replace([], 'The conversation begins anew. Undo brings the old one back.');
+    this.before = turns;
+    this.enable();
+  }
+
+  // replace has other turns in place of the conversation's; the model is told of them with the next one.
+  async replace(turns, word) {
+    this.before = null;
+    this.turns = turns;
     this.base = 0;
     this.render();
     this.keep();
-    this.composer.field.focus();
-    this.app.announce('The conversation begins anew.');
+    this.app.announce(word);
     await this.c?.reset();
   }
 
@@ -330,13 +357,14 @@ export class Chat {
     kept.put('conversation', this.turns).catch((e) => this.app.notice(`The conversation could not be kept (${e?.name ?? 'error'}): export it if you need it.`));
   }
 
-  async export() {
-    const about = { model: this.app.model?.title ?? '', made: new Date().toISOString() };
-    download('conversation.json', 'application/json', await toJSON(this.turns, about, (h) => this.blobOf(h)));
-  }
-
-  async saveHTML() {
-    download('conversation.html', 'text/html', await toHTML(this.turns, 'A conversation with FROMAGe', (h) => this.blobOf(h)));
+  // save gives the conversation to the person as a file: write makes it of the turns, what is said about them, and a function that finds pictures.
+  async save(name, type, write) {
+    const about = { title: 'A conversation with FROMAGe', model: this.app.model?.title ?? '', made: new Date().toISOString() };
+    try {
+      download(name, new Blob([await write(this.turns, about, (h) => this.blobOf(h))], { type }));
+    } catch (e) {
+      this.app.notice(e.message);
+    }
   }
 
   // blobOf finds a hit's picture, also one that came with an imported conversation.
@@ -351,19 +379,33 @@ export class Chat {
     if (!file) return;
     try {
       const turns = await fromJSON(file);
-      this.turns = turns;
-      this.render();
-      this.keep();
-      this.app.announce(`${plural(turns.length, 'turn')} imported.`);
-      await this.c?.reset(); // what was imported is put to the model with the next turn
+      if (this.turns.length > 0 && !confirm('Have the file’s conversation in place of this one?')) return;
+      await this.replace(turns, `${plural(turns.length, 'turn')} imported.`);
     } catch (e) {
       this.app.notice(e.message);
     }
   }
 }
 
-// spoken is an answer for a screen reader.
-function spoken(turn) {
-  const words = turn.answer.map((a) => (a.images ? `${plural(a.images.length, 'picture')}: ${a.images.map((h) => h.caption || h.path).join(', ')}.` : a.text));
-  return words.join(' ') + (stops[turn.stop] ? ` (${stops[turn.stop]})` : '');
+// Reader tells a screen reader of an answer while it is made: sentences as they end, pictures as they come.
+class Reader {
+  constructor(say) {
+    this.say = say;
+    this.told = 0; // characters that were said
+  }
+
+  static words(turn) {
+    return turn.answer.map((a) => (a.images ? ` ${plural(a.images.length, 'picture')}: ${a.images.map((h) => h.caption || h.path).join(', ')}. ` : a.text)).join('');
+  }
+
+  hear(turn) {
+    const whole = /^.*[.!?…\n](?=\s)/s.exec(Reader.words(turn).slice(this.told))?.[0];
+    if (!whole) return;
+    this.told += whole.length;
+    this.say(whole.trim());
+  }
+
+  end(turn) {
+    this.say((Reader.words(turn).slice(this.told) + (stops[turn.stop] ? ` (${stops[turn.stop]})` : '')).trim() || 'No more.');
+  }
 }

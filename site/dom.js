@@ -36,6 +36,9 @@ export function duration(s) {
 
 export const plural = (n, one, many = one + 's') => `${n.toLocaleString('en')} ${n === 1 ? one : many}`;
 
+// sentence begins a text with a capital.
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 // readable are the picture formats that the model's decoder reads.
 const readable = ['image/png', 'image/jpeg', 'image/webp', 'image/gif', 'image/bmp'];
 const maxPicture = 64 << 20;
@@ -46,6 +49,7 @@ export async function picture(file) {
   if (file.size > maxPicture) throw new Error(`${name} has ${bytes(file.size)}: at most ${bytes(maxPicture)} can be read.`);
   let decoded;
   try {
+    file = new File([await file.arrayBuffer()], name, { type: file.type }); // the one on the disk may go or change
     decoded = await decode(file);
   } catch {
     throw new Error(`${name} is not a picture that this browser can read: use PNG, JPEG, WebP, GIF or BMP.`);
@@ -85,9 +89,9 @@ export function urlOf(blob) {
   return urls.get(blob);
 }
 
-// download gives a text to the person as a file.
-export function download(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+// download gives a Blob to the person as a file.
+export function download(name, blob) {
+  const url = URL.createObjectURL(blob);
   const a = el('a', { href: url, download: name });
   document.body.append(a);
   a.click();

@@ -256,6 +256,17 @@ class Gallery {
     return JSON.parse(await this.#client.call("row", {row: i}));
   }
 
+  /** elsewhere lists the user's pictures that other models have read and this one has not. @returns {Promise<{path: string, caption: string, hash: string}[]>} */
+  async elsewhere() {
+    return JSON.parse(await this.#client.call("elsewhere"));
+  }
+
+  /** file resolves to the file of such a picture, and to null where it is gone. */
+  async file(hash) {
+    const bytes = await this.#client.call("file", {hash});
+    return bytes && new Blob([bytes]);
+  }
+
   /** picture resolves to the file of a picture of the user's own, and to null for others. */
   async picture(row) {
     const bytes = await this.#client.call("picture", {row});
@@ -265,25 +276,52 @@ class Gallery {
 
 /** A model in the browser. */
 export class Fromage {
+  /** @type {Promise<Fromage>} resolves when the language model is there too */
+  ready;
   #client;
   #info;
 
   /**
    * load fetches a model, or takes it from this browser, and makes it ready.
-   * @param {{model: string, gallery?: string|null, signal?: AbortSignal, on?: (event: object) => void}} what
+   * With sync, the address of a server of versions, and the model's name there, heads and gallery come from it and follow it: an event {type: "version"}
+   * tells of each change.
+   * @param {{model: string, gallery?: string|null, sync?: string|null, name?: string, signal?: AbortSignal, on?: (event: object) => void}} what
    * @returns {Promise<Fromage>}
    */
-  static async load({model, gallery = null, signal, on = () => {}}) {
+  static async load(what) {
+    const f = await Fromage.open(what);
+    try {
+      await f.ready;
+    } catch (error) {
+      f.close();
+      throw error;
+    }
+    return f;
+  }
+
+  /**
+   * open is load that resolves as soon as pictures can be used: similar, embed, gallery. ready resolves when all can; calls that need the language
+   * model wait for it.
+   * @returns {Promise<Fromage>}
+   */
+  static async open({model, gallery = null, sync = null, name = "", signal, on = () => {}}) {
     const f = new Fromage();
-    f.#client = new Client(on);
+    f.#client = new Client(event => {
+      if (event.type === "version" && f.gallery && !event.bundle) {
+        f.gallery.size = event.size;
+      }
+      on(event);
+    });
     const at = url => url && new URL(url, document.baseURI).href;
     try {
-      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery)}, {signal}));
+      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery), sync: at(sync)?.replace(/^http/, "ws"), name}, {signal}));
     } catch (error) {
       f.#client.close();
       throw error;
     }
     f.gallery = new Gallery(f.#client, f.#info.gallerySize);
+    f.ready = f.#client.call("rest", {}, {signal}).then(() => f);
+    f.ready.catch(() => {}); // it is told to whoever waits for it, and to calls
     return f;
   }
 
@@ -302,9 +340,17 @@ export class Fromage {
     yield* this.#client.stream("generate", {parts: await pack(parts), options: JSON.stringify(options)}, {signal});
   }
 
-  /** retrieve finds the k best pictures for a prompt. @returns {Promise<Hit[]>} */
-  async retrieve(parts, {k = 10, signal} = {}) {
-    return JSON.parse(await this.#client.call("retrieve", {parts: await pack(parts), k}, {signal}));
+  /**
+   * retrieve finds the k best pictures for a prompt. look, from 0 to 1, is how much the look of the prompt's first picture counts beside what the model says.
+   * @returns {Promise<Hit[]>}
+   */
+  async retrieve(parts, {k = 10, look, signal} = {}) {
+    return JSON.parse(await this.#client.call("retrieve", {parts: await pack(parts), k, look}, {signal}));
+  }
+
+  /** similar finds the k pictures that look most like one; the language model is not needed. @returns {Promise<Hit[]>} */
+  async similar(picture, {k = 10, signal} = {}) {
+    return JSON.parse(await this.#client.call("similar", {parts: await pack(picture), k}, {signal}));
   }
 
   /** caption says what a picture shows. */

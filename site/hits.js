@@ -25,16 +25,16 @@ export class Pictures {
       if (!file) throw new Error(`${hit.path} is no longer among your pictures.`);
       return file;
     }
-    const url = this.url(hit.path);
+    const url = this.url(hit.path, hit.hash);
     const response = url && await fetch(url);
     if (!response?.ok) throw new Error(`${hit.path} is not on this server.`);
     return response.blob();
   }
 
   // url is the address of a gallery picture, null for one that lies elsewhere: the page asks no other server.
-  url(path) {
+  url(path, hash) {
     if (!this.prefix || /^[a-z][a-z0-9+.-]*:/i.test(path)) return null;
-    return this.prefix + path.split('/').map(encodeURIComponent).join('/');
+    return this.prefix + path.split('/').map(encodeURIComponent).join('/') + (hash ? `?v=${hash}` : '');
   }
 
   // card shows a hit; use(hit) is called by its button.
@@ -45,12 +45,12 @@ export class Pictures {
     img.addEventListener('error', missing);
     if (hit.blob) img.src = urlOf(hit.blob);
     else if (hit.own) this.blob(hit).then((b) => { img.src = urlOf(b); }, missing);
-    else if (this.url(hit.path)) img.src = this.url(hit.path);
+    else if (this.url(hit.path, hit.hash)) img.src = this.url(hit.path, hit.hash);
     else queueMicrotask(missing);
     const facts = [hit.score === undefined ? null : `score ${hit.score.toFixed(2)}`, hit.own ? 'yours' : hit.licence || 'licence unknown'];
     return el('li', {}, el('figure', { class: 'hit' }, img,
       el('figcaption', { title: hit.path }, name, el('small', { textContent: facts.filter(Boolean).join(' · ') })),
-      el('div', { class: 'bar' }, el('button', { type: 'button', 'aria-label': `Use ${name} in a message`, textContent: 'Use in message', onclick: () => use(hit) }))));
+      el('div', { class: 'bar' }, el('button', { type: 'button', 'aria-label': `Use in message: ${name}`, textContent: 'Use in message', onclick: () => use(hit) }))));
   }
 
   // list shows hits in their order.

@@ -39,18 +39,23 @@ export class Search {
     onDrop($('panel-search'), (files) => this.take(files));
   }
 
-  // begin is called when a model was loaded.
-  begin() {
-    const own = this.app.own;
-    $('search-style').hidden = !own;
-    $('search-style').replaceChildren(...styles.map((s) => el('option', { value: s, textContent: s + ' …' })), el('option', { value: '', textContent: 'as written' }));
-    $('search-text').placeholder = own ? 'violin' : 'Describe a picture…';
-    this.say();
+  // changed is called when another model, more of it, or other pictures are there: what was asked is searched again.
+  changed() {
+    const { own } = this.app;
+    if (own !== this.own) {
+      this.own = own;
+      $('search-style').hidden = !own;
+      $('search-style').replaceChildren(...styles.map((s) => el('option', { value: s, textContent: s + ' …' })), el('option', { value: '', textContent: 'as written' }));
+      $('search-text').placeholder = own ? 'violin' : 'Describe a picture…';
+    }
+    this.run();
   }
 
+  // say tells how a search went, or what can be searched by.
   say(text) {
-    const n = this.app.f?.gallery.size;
-    $('search-status').textContent = text ?? (n ? `Text, a picture (drop or paste it), or both; ${plural(n, 'picture')} here.` : this.app.f ? 'There are no pictures to search: add some under “My pictures”.' : 'Search works once the model is loaded.');
+    const { f, ready } = this.app, n = f?.gallery.size;
+    const by = ready ? 'Text, a picture (drop or paste it), or both' : 'A picture (drop or paste it); text as soon as the language model is here';
+    $('search-status').textContent = text ?? (n ? `${by}. ${plural(n, 'picture')} here.` : f ? 'There are no pictures to search: add some under “My pictures”.' : 'Search by picture works in a moment, by text once the model is loaded.');
   }
 
   async take(files) {
@@ -85,21 +90,22 @@ export class Search {
 
   async run() {
     this.stopper?.abort();
-    const parts = this.query();
-    if (parts.length === 0 || !this.app.f || !this.app.f.gallery.size) {
+    const { f, ready } = this.app, parts = this.query();
+    const waits = f && !ready && parts.some((p) => typeof p === 'string');
+    if (parts.length === 0 || !f?.gallery.size || waits) {
       $('results').replaceChildren();
       $('search-more').hidden = true;
-      return this.say();
+      return this.say(waits ? 'Text is searched as soon as the language model is here.' : undefined);
     }
     const stopper = this.stopper = new AbortController();
     this.say('Searching…');
     const began = performance.now();
     try {
-      const hits = await this.app.f.retrieve(parts, { k: this.k, signal: stopper.signal });
+      const hits = await this.app.find(parts, this.k, stopper.signal);
       if (stopper.signal.aborted) return;
       $('results').replaceChildren(...hits.map((h) => this.app.pictures.card(h, (hit) => this.app.chat.use(hit))));
       $('search-more').hidden = hits.length < this.k;
-      this.say(`${plural(hits.length, 'picture')} of ${this.app.f.gallery.size.toLocaleString('en')}, best first, in ${Math.round(performance.now() - began)} ms.`);
+      this.say(`${plural(hits.length, 'picture')} of ${f.gallery.size.toLocaleString('en')}, best first, in ${Math.round(performance.now() - began)} ms.`);
     } catch (e) {
       if (stopper.signal.aborted || e.name === 'AbortError') return;
       this.say('');

@@ -69,6 +69,18 @@ export const files = {
     }
   },
 
+  async list() {
+    const names = [];
+    try {
+      for await (const name of (await folder("own")).keys()) {
+        names.push(name);
+      }
+    } catch {
+      // nothing is kept here
+    }
+    return names;
+  },
+
   async remove(name) {
     try {
       await (await folder("own")).removeEntry(name);
@@ -362,6 +374,11 @@ export class Store {
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   }
 
+  /** expect says how many bytes begin will be asked for, before pictures can be used and in all. */
+  expect(pictures, all) {
+    this.progress = new Progress(this.tell, {pictures, chat: all});
+  }
+
   /** begin starts to load chunks [{offset, size, sha256}], which stand in the order of their offsets, given as JSON. next hands them over. */
   begin(json) {
     this.segments = [];
@@ -376,7 +393,6 @@ export class Store {
       end = c.offset + c.size;
     }
     this.waiting = [];
-    this.progress = new Progress(this.tell, this.segments.flat().reduce((sum, c) => sum + c.size, 0));
     this.reach();
   }
 
@@ -409,16 +425,16 @@ export class Store {
   }
 }
 
-// Progress tells of a download ten times a second at most, until it ends.
+// Progress tells of a download ten times a second at most and, where nothing comes, once a second, until it ends.
 class Progress {
-  constructor(tell, total) {
-    Object.assign(this, {tell, total, fetched: 0, cached: 0, told: 0, marks: [{at: performance.now(), fetched: 0}]});
+  constructor(tell, needs) {
+    Object.assign(this, {tell, needs, total: needs.chat, fetched: 0, cached: 0, told: 0, soon: false, over: false, marks: [{at: performance.now(), fetched: 0}]});
   }
 
-  // end forgets a report that waits.
+  // end is the last that is heard.
   end() {
+    this.over = true;
     clearTimeout(this.later);
-    this.later = undefined;
   }
 
   add(fetched, cached) {
@@ -427,15 +443,18 @@ class Progress {
     this.report(false);
   }
 
-  report(last) {
+  report(now) {
     const at = performance.now();
     const early = this.told + 100 - at;
-    if (!last && early > 0) {
-      // What comes in before the next report is told even if nothing follows it.
-      this.later ??= setTimeout(() => this.report(true), early);
+    if (this.over || this.soon && !now) {
       return;
     }
-    this.end();
+    clearTimeout(this.later);
+    this.soon = !now && early > 0;
+    if (this.soon) {
+      this.later = setTimeout(() => this.report(true), early); // what comes in before is told even if nothing follows it
+      return;
+    }
     this.told = at;
     this.marks.push({at, fetched: this.fetched});
     while (this.marks.length > 2 && at - this.marks[0].at > 5000) {
@@ -444,6 +463,9 @@ class Progress {
     const [first] = this.marks;
     const rate = at > first.at ? ((this.fetched - first.fetched) / (at - first.at)) * 1000 : 0;
     const done = Math.min(this.total, this.fetched + this.cached);
-    this.tell({type: "progress", stage: "download", done, total: this.total, rate, left: rate > 0 ? (this.total - done) / rate : null, cached: this.cached});
+    this.tell({type: "progress", stage: "download", done, total: this.total, needs: this.needs, rate, left: rate > 0 ? (this.total - done) / rate : null, cached: this.cached});
+    if (done < this.total) {
+      this.later = setTimeout(() => this.report(true), 1000);
+    }
   }
 }

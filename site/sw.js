@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The service worker: after the first load the page works without a network. The server puts three lines before this text: FILES, the paths of the
-// site's files, VERSION, a hash of them all, and GALLERY, the index's. Bundles are not kept here: fromage.js keeps them, in checked pieces.
+// The service worker: after the first load the page works without a network. The server puts four lines before this text: FILES, the paths of the site's
+// files, VERSION, a hash of them all, GALLERY, one of the indexes, and INDEX, the path of the first model's, or "". Bundles are not kept here: fromage.js
+// keeps them, in checked pieces.
 
-/* global VERSION, FILES, GALLERY */
+/* global VERSION, FILES, GALLERY, INDEX */
 const site = 'site-' + VERSION;
 const gallery = 'gallery-' + GALLERY;
 
@@ -20,7 +21,7 @@ async function install() {
     await cache.put(path, response);
   }));
   // An index that there is no room for is asked for again at each load.
-  if (GALLERY) await caches.open(gallery).then((c) => c.add('/gallery/gallery.index')).catch(() => {});
+  if (INDEX) await caches.open(gallery).then((c) => c.add(INDEX)).catch(() => {});
 }
 
 async function activate() {
@@ -33,7 +34,7 @@ async function activate() {
 self.addEventListener('fetch', (e) => {
   const url = new URL(e.request.url);
   if (e.request.method !== 'GET' || url.origin !== location.origin || e.request.headers.has('range')) return;
-  if (url.pathname === '/config.json' || url.pathname === '/gallery/gallery.index') e.respondWith(fresh(e.request));
+  if (url.pathname === '/config.json' || /^\/gallery\/[^/]+\.index$/.test(url.pathname)) e.respondWith(fresh(e.request));
   else if (url.pathname.startsWith('/gallery/pictures/')) e.respondWith(kept(e.request, gallery));
   else if (url.pathname === '/' || FILES.includes(url.pathname)) e.respondWith(kept(url.pathname, site, e.request));
 });

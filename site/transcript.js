@@ -2,7 +2,7 @@
 
 // A conversation as data: how turns are put to the model, and how they are written to and read from files.
 //
-// A turn is {mode, prompt, answer, stop, tokens, msFirst, tokPerS}. A prompt is a list of {text} and {blob, name}; an answer is a list of {text} and
+// A turn is {mode, prompt, answer, stop, tokens, msFirst, tokPerS, seed}. A prompt is a list of {text} and {blob, name}; an answer is a list of {text} and
 // {images, note}, where an image is a hit of fromage.js.
 
 // dress puts a question as the reference does its dialogues: "Q: …\nA:", after the pictures that begin it. Pictures alone are captioned where they
@@ -72,8 +72,8 @@ async function withPictures(turns, blobOf) {
       }
       answer.push({ images, ...(a.note && { note: a.note }) });
     }
-    const { mode, stop, tokens, msFirst, tokPerS } = turn;
-    out.push({ mode, prompt, answer, stop, tokens, msFirst, tokPerS });
+    const { mode, stop, tokens, msFirst, tokPerS, seed } = turn;
+    out.push({ mode, prompt, answer, stop, tokens, msFirst, tokPerS, seed });
   }
   return out;
 }
@@ -116,7 +116,7 @@ export async function fromJSON(file) {
       });
       return { images, ...(a.note && { note: text(a.note) }) };
     });
-    return { mode: turn.mode, prompt, answer, stop: text(turn.stop), tokens: number(turn.tokens), msFirst: number(turn.msFirst), tokPerS: number(turn.tokPerS) };
+    return { mode: turn.mode, prompt, answer, stop: text(turn.stop), tokens: number(turn.tokens), msFirst: number(turn.msFirst), tokPerS: number(turn.tokPerS), seed: number(turn.seed) };
   });
 }
 
@@ -136,14 +136,14 @@ function fromDataURL(url) {
 const escape = (s) => String(s ?? '').replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
 // toHTML writes a page that needs nothing but itself.
-export async function toHTML(turns, title, blobOf) {
+export async function toHTML(turns, { title, model, made }, blobOf) {
   const body = (await withPictures(turns, blobOf)).map((turn) => {
     const said = turn.prompt.map((p) => (p.picture ? `<img src="${escape(p.picture)}" alt="${escape(p.name)}">` : escape(p.text))).join(' ');
     const answer = turn.answer.map((a) => {
       if (!a.images) return `<p>${escape(a.text)}</p>`;
       const figures = a.images.map((h) => {
         const img = h.picture ? `<img src="${escape(h.picture)}" alt="${escape(h.caption || h.path)}">` : '';
-        return `<figure>${img}<figcaption>${escape(h.caption || h.path)}<small>${escape([h.score?.toFixed(2), h.licence].filter(Boolean).join(' · '))}</small></figcaption></figure>`;
+        return `<figure>${img}<figcaption>${escape(h.caption || h.path)}<small>${escape([h.score?.toFixed(2), h.own ? 'own' : h.licence].filter(Boolean).join(' · '))}</small></figcaption></figure>`;
       });
       return (a.note ? `<p><small>${escape(a.note)}</small></p>` : '') + `<div>${figures.join('')}</div>`;
     });
@@ -153,5 +153,5 @@ export async function toHTML(turns, title, blobOf) {
 :root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}
 blockquote{margin:1.5rem 0 .5rem;padding:.6rem .9rem;border-left:4px solid #f4b400;background:#f4b40022;white-space:pre-wrap}
 img{max-width:128px;max-height:128px;background:#fff;vertical-align:middle;border-radius:6px}div{display:flex;flex-wrap:wrap;gap:1rem}
-figure{margin:0;width:140px;font-size:.8rem}small{display:block;opacity:.7}p{white-space:pre-wrap}</style><h1>${escape(title)}</h1>${body.join('\n')}</html>\n`;
+figure{margin:0;width:140px;font-size:.8rem}small{display:block;opacity:.7}p{white-space:pre-wrap}</style><h1>${escape(title)}</h1>${body.join('\n')}<p><small>${escape(`${model} · ${made.slice(0, 10)}`)}</small></p></html>\n`;
 }

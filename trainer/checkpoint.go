@@ -63,7 +63,7 @@ func (t *Trainer) Restore(s *State) error {
 	return nil
 }
 
-// In a checkpoint, a safetensors file, moments have these before the weight's name; the metadata have the number of updates, and a hash of all tensors.
+// In a checkpoint, a safetensors file, moments have these before the weight's name; the metadata have the number of updates, and a hash of everything else.
 const (
 	momentM     = "adamw.m."
 	momentV     = "adamw.v."
@@ -78,7 +78,8 @@ func (s *State) Write(path string, meta map[string]string) error {
 	if meta == nil {
 		meta = map[string]string{}
 	}
-	meta[metaUpdates], meta[metaHash] = strconv.Itoa(s.Updates), hash(all)
+	meta[metaUpdates] = strconv.Itoa(s.Updates)
+	meta[metaHash] = hash(all, meta)
 	f, err := atomicfile.Create(path)
 	if err != nil {
 		return fmt.Errorf("trainer: checkpoint: %w", err)
@@ -106,9 +107,14 @@ func (s *State) tensors() map[string][]float32 {
 	return all
 }
 
-// hash is over names, lengths and values, in order of the names.
-func hash(tensors map[string][]float32) string {
+// hash is over the metadata but for itself, and over names, lengths and values of the tensors, in order of the names.
+func hash(tensors map[string][]float32, meta map[string]string) string {
 	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(meta)) {
+		if name != metaHash {
+			fmt.Fprintf(h, "%q=%q\n", name, meta[name])
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(tensors)) {
 		io.WriteString(h, name+"\n")
 		binary.Write(h, binary.LittleEndian, uint64(len(tensors[name])))
@@ -138,8 +144,8 @@ func ReadState(path string) (*State, map[string]string, error) {
 		}
 		all[t.Name] = x
 	}
-	if have := hash(all); have != f.Metadata[metaHash] {
-		return nil, nil, fmt.Errorf("trainer: checkpoint %s: want tensors with hash %s, have %s: the file is damaged", path, f.Metadata[metaHash], have)
+	if have := hash(all, f.Metadata); have != f.Metadata[metaHash] {
+		return nil, nil, fmt.Errorf("trainer: checkpoint %s: want contents with hash %s, have %s: the file is damaged", path, f.Metadata[metaHash], have)
 	}
 	s := &State{Weights: map[string][]float32{}, M: map[string][]float32{}, V: map[string][]float32{}}
 	if s.Updates, err = strconv.Atoi(f.Metadata[metaUpdates]); err != nil || s.Updates < 0 {

@@ -35,14 +35,16 @@ const own = "train."
 
 func state(name string) string { return own + name }
 
+// running names all that a step runs.
+var running = []string{"maps", own + "caption", own + "retrieve", own + "embed", own + "contrast", own + "back", own + "maps_back"}
+
 // grad is the name of the state with the gradient of a weight.
 func grad(weight string) string { return own + "d." + weight }
 
 var (
-	tokenRows = plan.Dim{Of: plan.Tokens, N: 1}
-	wanted    = plan.Dim{Of: plan.Rows, N: 1}
-	images    = plan.Dim{Of: plan.Images, N: 1}
-	prefixes  = plan.Dim{Of: plan.Prefix, N: 1}
+	wanted   = plan.Dim{Of: plan.Rows, N: 1}
+	images   = plan.Dim{Of: plan.Images, N: 1}
+	prefixes = plan.Dim{Of: plan.Prefix, N: 1}
 )
 
 // build makes the programs. weight is the factor on the contrastive loss.

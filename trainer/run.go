@@ -66,7 +66,7 @@ func (r Recipe) Check() error {
 		{"epochs", float64(r.Epochs), r.Epochs > 0, "at least 1"},
 		{"steps-per-epoch", float64(r.StepsPerEpoch), r.StepsPerEpoch > 0, "at least 1"},
 		{"batch-size", float64(r.BatchSize), r.BatchSize > 1 && r.BatchSize <= 1<<16, "2 to 65536"},
-		{"lr", r.LR, r.LR > 0 && r.LR < 1e3, "a number above 0"},
+		{"lr", r.LR, r.LR > 0 && r.LR < 1e3, "above 0, below 1000"},
 		{"lr-warmup-steps", float64(r.WarmupSteps), r.WarmupSteps >= 0, "0 or more"},
 		{"lr-schedule-step-size", float64(r.ScheduleStepSize), r.ScheduleStepSize > 0, "at least 1"},
 		{"lr-schedule-gamma", r.ScheduleGamma, r.ScheduleGamma > 0 && r.ScheduleGamma <= 1, "above 0, up to 1"},
@@ -75,8 +75,8 @@ func (r Recipe) Check() error {
 		{"beta1", r.Beta1, r.Beta1 >= 0 && r.Beta1 < 1, "0 or more, below 1"},
 		{"beta2", r.Beta2, r.Beta2 >= 0 && r.Beta2 < 1, "0 or more, below 1"},
 		{"weight-decay", r.WeightDecay, r.WeightDecay >= 0 && r.WeightDecay < 1, "0 or more, below 1"},
-		{"cap-loss-scale", r.CapLossScale, r.CapLossScale >= 0 && r.CapLossScale < 1e6, "0 or more"},
-		{"ret-loss-scale", r.RetLossScale, r.RetLossScale >= 0 && r.RetLossScale < 1e6, "0 or more"},
+		{"cap-loss-scale", r.CapLossScale, r.CapLossScale >= 0 && r.CapLossScale < 1e6, "0 or more, below 1e6"},
+		{"ret-loss-scale", r.RetLossScale, r.RetLossScale >= 0 && r.RetLossScale < 1e6, "0 or more, below 1e6"},
 		{"concat-captions-prob", r.ConcatProb, r.ConcatProb >= 0 && r.ConcatProb <= 1, "0 to 1"},
 		{"max-len", float64(r.MaxLen), r.MaxLen >= 3, "at least 3"},
 		{"print-freq", float64(r.PrintFreq), r.PrintFreq > 0, "at least 1"},
@@ -134,6 +134,7 @@ type Run struct {
 
 	step      int // steps done
 	kept      int // steps done at the last update: what a checkpoint counts
+	saved     int // steps of the last checkpoint
 	best      float64
 	evaluated bool // whether the step that the run goes on from was measured
 	metrics   *os.File
@@ -145,6 +146,7 @@ type Run struct {
 // Progress is how far a run is.
 type Progress struct {
 	Step, Steps int
+	Examples    int // of the step
 	Losses      *Losses
 	Rate        float64 // of learning
 }
@@ -172,7 +174,7 @@ func (r *Run) Start() (int, error) {
 			return 0, err
 		}
 	}
-	r.kept = r.step
+	r.kept, r.saved = r.step, r.step
 	return r.step, r.openMetrics()
 }
 
@@ -289,47 +291,51 @@ func (r *Run) one(ctx context.Context, sampler *Sampler, schedule Schedule) erro
 	if err != nil {
 		return fmt.Errorf("trainer: step %d: %w", r.step+1, err)
 	}
+	rate, norm := schedule.At(r.step), math.NaN()
 	losses, err := r.Trainer.Accumulate(ctx, examples, concat)
-	if err != nil && losses != nil {
-		return r.failed(err, numbers)
+	next := r.step + 1
+	update := next%r.Recipe.Accumulation == 0 || next%r.Recipe.StepsPerEpoch == 0
+	if err == nil && update {
+		norm, err = r.Trainer.Update(rate)
+	}
+	if errors.Is(err, ErrNotFinite) {
+		return r.failed(next, err, numbers)
 	}
 	if err != nil {
 		return err
 	}
-	rate, norm := schedule.At(r.step), math.NaN()
-	if r.step++; r.step%r.Recipe.Accumulation == 0 || r.step%r.Recipe.StepsPerEpoch == 0 {
-		if norm, err = r.Trainer.Update(rate); err != nil && !math.IsNaN(norm) || math.IsInf(norm, 0) {
-			return r.failed(err, numbers)
-		}
-		if err != nil {
-			return err
-		}
-		r.kept = r.step
+	if r.step = next; update {
+		r.kept = next
 	}
 	if r.Progress != nil {
-		r.Progress(Progress{r.step, r.Recipe.Steps(), losses, rate})
+		r.Progress(Progress{r.step, r.Recipe.Steps(), len(examples), losses, rate})
 	}
 	return r.tell(losses, rate, norm, len(examples))
 }
 
 // failed tells of a step that made no number.
-func (r *Run) failed(err error, numbers []int) error {
+func (r *Run) failed(step int, err error, numbers []int) error {
 	var names []string
 	for _, n := range numbers {
 		names = append(names, r.Name(n))
 	}
 	path := filepath.Join(r.Dir, FailedFile)
-	data, _ := json.MarshalIndent(map[string]any{"step": r.step + 1, "error": err.Error(), "examples": names}, "", "  ")
+	data, _ := json.MarshalIndent(map[string]any{"step": step, "error": err.Error(), "examples": names}, "", "  ")
 	if e := os.WriteFile(path, data, 0o644); e != nil {
 		path = e.Error()
 	}
-	return fmt.Errorf("%w at step %d; its %d examples are in %s; the last good checkpoint is %s", err, r.step+1, len(numbers), path, filepath.Join(r.Dir, CheckpointFile))
+	return r.diverged(step, err, path+" lists its examples")
+}
+
+func (r *Run) diverged(step int, err error, more string) error {
+	return fmt.Errorf("step %d: %w; %s; the last good checkpoint is %s; a lower --lr or a longer --lr-warmup-steps may help",
+		step, err, more, filepath.Join(r.Dir, CheckpointFile))
 }
 
 // tell adds a step to the running means, and writes a row of them when it is time.
 func (r *Run) tell(l *Losses, rate, norm float64, examples int) error {
 	for name, x := range map[string]float64{
-		"train/loss": l.Total, "train/ce_loss": (l.CaptioningCE + l.RetrievalCE) / 2, "train/captioning_ce": l.CaptioningCE, "train/retrieval_ce": l.RetrievalCE,
+		"train/loss": l.Total, "train/ce_loss": (r.Recipe.CapLossScale*l.CaptioningCE + r.Recipe.RetLossScale*l.RetrievalCE) / 2, "train/captioning_ce": l.CaptioningCE, "train/retrieval_ce": l.RetrievalCE,
 		"train/contrastive_loss": (l.CaptionLoss + l.ImageLoss) / 2, "train/seq_top1_acc": 100 * l.Top1, "train/seq_top5_acc": 100 * l.Top5,
 		"train/t2i_top1_acc": 100 * l.T2I1, "train/t2i_top5_acc": 100 * l.T2I5, "train/i2t_top1_acc": 100 * l.I2T1, "train/i2t_top5_acc": 100 * l.I2T5,
 		"metrics/examples": float64(examples),
@@ -373,6 +379,11 @@ func (r *Run) evaluate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for name, x := range scalars {
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return r.diverged(r.step, fmt.Errorf("%w: %s %g", ErrNotFinite, name, x), "it was measured after the step")
+		}
+	}
 	if err := r.write(Metrics{r.step, maps.Clone(scalars)}); err != nil {
 		return err
 	}
@@ -405,8 +416,15 @@ func (r *Run) checkpoint() error {
 }
 
 func (r *Run) keep(s *State, file string) error {
-	return s.Write(filepath.Join(r.Dir, file), map[string]string{"step": strconv.Itoa(r.kept), "best": strconv.FormatFloat(r.best, 'g', -1, 64)})
+	err := s.Write(filepath.Join(r.Dir, file), map[string]string{"step": strconv.Itoa(r.kept), "best": strconv.FormatFloat(r.best, 'g', -1, 64)})
+	if err == nil && file == CheckpointFile {
+		r.saved = r.kept
+	}
+	return err
 }
+
+// Saved returns the steps done at the last checkpoint, from which the run would go on.
+func (r *Run) Saved() int { return r.saved }
 
 // Names lists a row's scalars in order.
 func (m Metrics) Names() []string { return slices.Sorted(maps.Keys(m.Scalars)) }

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
+	"time"
 
 	"fromage/gpu"
 	"fromage/machine"
@@ -28,6 +30,8 @@ type Config struct {
 	Beta1, Beta2, Eps          float64 // of AdamW
 	WeightDecay                float64
 	Memory                     int // bytes that one run's activations may take
+	// Shrunk, if any, hears that the device had no room for a run, and what runs may take from then on.
+	Shrunk func(err error, memory, tokens int)
 }
 
 // DefaultMemory bounds the activations of one run where nobody says otherwise; no API tells how much memory a GPU has free.
@@ -51,6 +55,7 @@ type Trainer struct {
 	most     int        // tokens of one run
 	kv       int        // tokens that there are keys and values for
 	own      map[string]gpu.Buffer
+	took     func(part string, flops float64, d time.Duration) // of Watch
 }
 
 // param is a trained weight, or the part of one that is trained.
@@ -96,8 +101,11 @@ func New(ctx context.Context, m *machine.Machine, c Config) (*Trainer, error) {
 func (t *Trainer) Close() { _ = t.close() }
 
 func (t *Trainer) close() error {
-	for _, p := range []string{"caption", "retrieve", "embed", "contrast", "back", "maps_back"} {
-		t.m.Drop(own + p)
+	t.Watch(nil)
+	for _, name := range running {
+		if strings.HasPrefix(name, own) {
+			t.m.Drop(name)
+		}
 	}
 	t.m.Free(t.own)
 	for name := range t.own {
@@ -113,6 +121,15 @@ func (t *Trainer) buffer(name string, floats int) (gpu.Buffer, error) {
 		t.own[name] = b
 	}
 	return b, err
+}
+
+// drop gives a buffer back, if there is one of that name.
+func (t *Trainer) drop(name string) {
+	if b, ok := t.own[name]; ok {
+		_ = t.m.Dev.Free(b)
+		delete(t.own, name)
+		delete(t.m.States, name)
+	}
 }
 
 // allocate makes the parameters' gradients and moments.
@@ -228,6 +245,21 @@ func (t *Trainer) Updates() int { return t.updates }
 // Update makes AdamW's step with the gradients that Accumulate summed, clipped by their norm, which it returns; scales [RET]'s row to the mean norm of the
 // others, and clears the gradients. rate is the learning rate. A norm that is not finite changes nothing.
 func (t *Trainer) Update(rate float64) (norm float64, err error) {
+	if t.took == nil {
+		return t.update(rate)
+	}
+	if err := t.m.Dev.Wait(); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if norm, err = t.update(rate); err == nil {
+		err = t.m.Dev.Wait()
+	}
+	t.took("optimizer", 0, time.Since(began))
+	return norm, err
+}
+
+func (t *Trainer) update(rate float64) (norm float64, err error) {
 	var list gpu.List
 	if err := t.squares(&list); err != nil {
 		return 0, err
@@ -239,7 +271,7 @@ func (t *Trainer) Update(rate float64) (norm float64, err error) {
 		return 0, err
 	}
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return norm, fmt.Errorf("trainer: update %d: the norm of the gradients is %g", t.updates+1, norm)
+		return norm, fmt.Errorf("%w: norm of the gradients %g", ErrNotFinite, norm)
 	}
 	list.Reset()
 	t.updates++

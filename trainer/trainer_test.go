@@ -13,8 +13,10 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"fromage/bundle"
 	"fromage/compiler"
@@ -133,6 +135,66 @@ func TestParts(t *testing.T) {
 			l.most, l.c.Memory = 1<<20, DefaultMemory
 		}
 	})
+}
+
+// TestWatch: a step that is watched has the bits of one that is not, in one run or many, and all of its parts are told.
+func TestWatch(t *testing.T) {
+	b := compiled(t, compiler.Options{})
+	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+		l, r := learner(t, dev, b, DefaultConfig())
+		examples := made(r.Settings(), 5, 2)
+		for _, most := range []int{l.most, 30} {
+			l.most = most
+			var states [2]*State
+			for i := range states {
+				if err := r.SetHeads(startHeads(t, r)); err != nil {
+					t.Fatal(err)
+				}
+				flops := map[string]float64{}
+				if i == 1 {
+					l.Watch(func(part string, f float64, _ time.Duration) { flops[part] += f })
+				}
+				if _, err := l.Accumulate(context.Background(), examples, true); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := l.Update(1e-3); err != nil {
+					t.Fatal(err)
+				}
+				l.Watch(nil)
+				var err error
+				if states[i], err = l.Snapshot(); err != nil {
+					t.Fatal(err)
+				}
+				if i == 1 && !slices.Equal(slices.Sorted(maps.Keys(flops)), slices.Sorted(slices.Values(Parts))) {
+					t.Errorf("up to %d tokens a run: parts %v, want %v", most, flops, Parts)
+				}
+				if err := l.Restore(&State{Weights: states[i].Weights, M: zeros(states[i].M), V: zeros(states[i].V)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !reflect.DeepEqual(states[0], states[1]) {
+				t.Errorf("up to %d tokens a run: a watched step has other parameters", most)
+			}
+		}
+	})
+}
+
+// startHeads are untrained heads.
+func startHeads(t *testing.T, r *runner.Runner) map[string][]float32 {
+	t.Helper()
+	heads, err := Initial(context.Background(), r.Machine(), 1, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return heads
+}
+
+func zeros(like map[string][]float32) map[string][]float32 {
+	out := map[string][]float32{}
+	for name, x := range like {
+		out[name] = make([]float32, len(x))
+	}
+	return out
 }
 
 // TestAccumulation: two batches of an accumulation sum their gradients, each halved.
@@ -315,7 +377,12 @@ func TestSampler(t *testing.T) {
 // newRun makes a short run in dir on a fresh model.
 func newRun(t *testing.T, dir string, b *bundle.Bundle, r Recipe) *Run {
 	t.Helper()
-	l, model := learner(t, cpu.New(), b, r.Config())
+	return newRunOn(t, cpu.New(), dir, b, r)
+}
+
+func newRunOn(t *testing.T, dev gpu.Device, dir string, b *bundle.Bundle, r Recipe) *Run {
+	t.Helper()
+	l, model := learner(t, dev, b, r.Config())
 	examples := made(model.Settings(), 12, 9)
 	return &Run{
 		Dir: dir, Recipe: r, Trainer: l, N: len(examples), Name: func(i int) string { return fmt.Sprint("example ", i) },
@@ -447,7 +514,7 @@ func TestNaN(t *testing.T) {
 	}
 }
 
-// TestDamage: a checkpoint with any byte changed is refused.
+// TestDamage: a checkpoint with any byte changed, or cut anywhere, is refused.
 func TestDamage(t *testing.T) {
 	s := &State{Updates: 3, Weights: map[string][]float32{"a": {1, 2}, "b": {3}}, M: map[string][]float32{"a": {4, 5}, "b": {6}}, V: map[string][]float32{"a": {7, 8}, "b": {9}}}
 	path := filepath.Join(t.TempDir(), "c")
@@ -462,14 +529,160 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := len(data) - 36; i < len(data); i++ {
+	for i := range data {
 		bad := slices.Clone(data)
 		bad[i] ^= 1
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := ReadState(path); err == nil || !strings.Contains(err.Error(), "damaged") {
-			t.Fatalf("byte %d changed: ReadState = %v, want an error", i, err)
+		if _, _, err := ReadState(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Fatalf("byte %d changed, %q to %q: ReadState = %v, want an error that names the file", i, data[i], bad[i], err)
+		}
+		if err := os.WriteFile(path, data[:i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ReadState(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Fatalf("the first %d bytes: ReadState = %v, want an error that names the file", i, err)
+		}
+	}
+}
+
+// tight is a device with so many bytes for buffers, that is lost after so many submits.
+type tight struct {
+	gpu.Device
+	room, used int
+	sizes      map[gpu.Buffer]int
+	left       int
+}
+
+func newTight() *tight {
+	return &tight{Device: cpu.New(), room: 1 << 40, sizes: map[gpu.Buffer]int{}, left: 1 << 40}
+}
+
+func (d *tight) NewBuffer(label string, size int) (gpu.Buffer, error) {
+	if d.used+size > d.room {
+		return 0, fmt.Errorf("tight: %s of %d bytes: %w", label, size, gpu.ErrMemory)
+	}
+	b, err := d.Device.NewBuffer(label, size)
+	d.sizes[b], d.used = size, d.used+size
+	return b, err
+}
+
+func (d *tight) Free(b gpu.Buffer) error {
+	d.used -= d.sizes[b]
+	delete(d.sizes, b)
+	return d.Device.Free(b)
+}
+
+func (d *tight) Submit(l *gpu.List) error {
+	if d.left--; d.left < 0 {
+		return fmt.Errorf("tight: %w", gpu.ErrLost)
+	}
+	return d.Device.Submit(l)
+}
+
+// TestMemory: a device with less and less room computes the same gradients in shorter runs, and where it has none says so and has added nothing.
+func TestMemory(t *testing.T) {
+	ctx, b, dev := context.Background(), compiled(t, compiler.Options{}), newTight()
+	l, r := learner(t, dev, b, DefaultConfig())
+	examples := made(r.Settings(), 24, 4)
+	if _, err := l.Update(0); err != nil { // scales [RET]'s row
+		t.Fatal(err)
+	}
+	base := dev.used
+	gradients := func() map[string][]float32 {
+		t.Helper()
+		g, err := l.Gradients()
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(g[addedTokens][:r.Settings().EmbedDim])
+		return g
+	}
+	want, err := l.Accumulate(ctx, examples, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGradients, need := gradients(), dev.used-base
+	shrunk, failed := 0, 0
+	for room := need - 4; room >= 0; room -= need / 8 {
+		if _, err := l.Update(0); err != nil {
+			t.Fatal(err)
+		}
+		l.release()
+		l.c.Memory = DefaultMemory
+		l.most = l.capacity()
+		before, tokens := gradients(), l.most
+		dev.room = base + room
+		l.c.Shrunk = func(err error, memory, most int) {
+			if shrunk++; !errors.Is(err, gpu.ErrMemory) || memory >= DefaultMemory || most >= tokens {
+				t.Errorf("Shrunk(%v, %d, %d) after %d tokens", err, memory, most, tokens)
+			}
+			tokens = most
+		}
+		got, err := l.Accumulate(ctx, examples, true)
+		if err != nil {
+			if failed++; !errors.Is(err, gpu.ErrMemory) || dev.used > base {
+				t.Errorf("room for %d bytes: %v, %d bytes left behind", room, err, dev.used-base)
+			}
+			same(t, fmt.Sprintf("after no room for %d bytes", room), gradients(), before, 0)
+			continue
+		}
+		if failed > 0 || dev.used > dev.room {
+			t.Errorf("room for %d bytes was enough, more was not", room)
+		}
+		same(t, fmt.Sprintf("room for %d bytes", room), gradients(), wantGradients, 2e-5)
+		if d := math.Abs(got.Total - want.Total); d > 1e-5 {
+			t.Errorf("room for %d bytes: loss %g, want %g", room, got.Total, want.Total)
+		}
+	}
+	if shrunk < 3 || failed == 0 || failed > 6 {
+		t.Errorf("runs were made shorter %d times, and there was no room %d times of 8", shrunk, failed)
+	}
+}
+
+// TestLost: a run whose device is lost at any time ends with gpu.ErrLost, and goes on on another one from its last checkpoint to the same bits.
+func TestLost(t *testing.T) {
+	b := compiled(t, compiler.Options{})
+	recipe := shortRecipe()
+	recipe.CheckpointEvery = 3
+	whole := newRun(t, t.TempDir(), b, recipe)
+	if _, err := whole.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := whole.Loop(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	want, err := whole.Trainer.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for life := 30; ; life += 25 {
+		dev := newTight()
+		run := newRunOn(t, dev, dir, b, recipe)
+		from, err := run.Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev.left = life
+		err = run.Loop(context.Background())
+		if err == nil {
+			got, err := run.Trainer.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Error("a run whose devices were lost ends with other parameters")
+			}
+			if from == 0 {
+				t.Error("the device was not lost in time")
+			}
+			return
+		}
+		_, meta, e := ReadState(filepath.Join(dir, CheckpointFile))
+		if !errors.Is(err, gpu.ErrLost) || e != nil || meta["step"] != strconv.Itoa(run.Saved()) {
+			t.Errorf("lost after %d submits: %v; the checkpoint is of step %s, %v, Saved says %d", life, err, meta["step"], e, run.Saved())
 		}
 	}
 }

@@ -55,6 +55,10 @@ func (a *app) load(ctx context.Context) (*runner.Runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.loadBundle(ctx, b)
+}
+
+func (a *app) loadBundle(ctx context.Context, b *bundle.Bundle) (*runner.Runner, error) {
 	dev, err := a.openDevice()
 	if err != nil {
 		return nil, err

@@ -32,9 +32,10 @@ import (
 type serving struct {
 	listen   string
 	models   []string // bundles; none is the embedded one
-	gallery  string   // an index; "" is the embedded one
-	pictures string   // the folder of the gallery's pictures; "" is the index's
+	gallery  []string // indexes of the same pictures by the models; none is the embedded one
+	pictures string   // the folder of the gallery's pictures; "" is the first index's
 	noOpen   bool
+	live     living
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -45,6 +46,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Long: `Serve a page on which people chat and search with pictures. The model runs in their browser, on their GPU, by WebGPU; what they write and
 show stays there: this server only sends files. Ctrl-C ends it.
 
+With --data the server holds versions of models, heads and galleries: fromage push publishes, and open pages take every new version without reloading.
+Nobody may publish over the network unless --tokens says so. Several servers on one bucket serve the same.
+
 Browsers offer WebGPU to pages of this machine (http://localhost, http://127.0.0.1) and of https:// addresses alone: to serve to others, put a server
 that speaks TLS before this one.`,
 		Args: cobra.NoArgs,
@@ -53,16 +57,22 @@ that speaks TLS before this one.`,
 	flags := c.Flags()
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:8080", "the `ADDRESS` to serve at; port 0 is any free one")
 	flags.StringSliceVar(&s.models, "models", nil, "models to choose from, `BUNDLE`s that fromage compile made (default: the embedded one)")
-	flags.StringVar(&s.gallery, "gallery", "", "the pictures to retrieve from, an `INDEX` that fromage index made with the same model (default: the embedded one)")
-	flags.StringVar(&s.pictures, "pictures", "", "the `FOLDER` in which the paths of --gallery begin (default: the index's)")
+	flags.StringSliceVar(&s.gallery, "gallery", nil, "the pictures to retrieve from, an `INDEX` that fromage index made, one for each model (default: the embedded one)")
+	flags.StringVar(&s.pictures, "pictures", "", "the `FOLDER` in which the paths of --gallery begin (default: the first index's)")
 	flags.BoolVar(&s.noOpen, "no-open", false, "do not open a browser")
+	s.live.addFlags(flags)
 	return c
 }
 
 func (a *app) serve(ctx context.Context, s serving) error {
 	config := server.Config{Site: site.Files(), Dist: site.Dist(), GPU: browser.Script, Version: version(), Log: a.log}
 	var err error
-	if config.Models, config.Gallery, err = a.served(s); err != nil {
+	if s.live.data != "" {
+		config.Live, err = a.serveLive(ctx, s)
+	} else if err = s.live.check(); err == nil {
+		config.Models, config.Pictures, err = a.served(s)
+	}
+	if err != nil {
 		return err
 	}
 	l, err := server.Listen(ctx, s.listen)
@@ -71,11 +81,17 @@ func (a *app) serve(ctx context.Context, s serving) error {
 	}
 	defer l.Close()
 	config.Hosts = server.LoopbackHosts(l.Addr())
+	url := pageURL(l.Addr())
+	if l, url, err = s.live.secure(l, url); err != nil {
+		return err
+	}
+	if config.Live != nil {
+		config.Live.Metrics = config.Hosts != nil || s.live.metrics
+	}
 	h, err := server.Handler(config)
 	if err != nil {
 		return err
 	}
-	url := pageURL(l.Addr())
 	fmt.Fprintf(a.stdout, "%s\n", url)
 	fmt.Fprintln(a.stderr, "fromage: serving; Ctrl-C ends it")
 	if !s.noOpen {
@@ -124,8 +140,8 @@ func openBrowser(url string) error {
 }
 
 // served opens the models and the gallery.
-func (a *app) served(s serving) (models []server.Model, gallery *server.Gallery, err error) {
-	gallery, x, err := a.servedGallery(s)
+func (a *app) served(s serving) (models []server.Model, pictures server.Pictures, err error) {
+	pictures, indexes, err := a.servedGallery(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -134,7 +150,7 @@ func (a *app) served(s serving) (models []server.Model, gallery *server.Gallery,
 		if err != nil {
 			return nil, nil, err
 		}
-		m, err := servedModel("default", r, size, x)
+		m, err := servedModel("default", r, size, indexes)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -147,23 +163,25 @@ func (a *app) served(s serving) (models []server.Model, gallery *server.Gallery,
 			return nil, nil, err
 		}
 		name := strings.TrimSuffix(filepath.Base(path), ".bundle")
-		m, err := servedModel(unsafeInURL.ReplaceAllString(name, "-"), r, size, x)
+		m, err := servedModel(unsafeInURL.ReplaceAllString(name, "-"), r, size, indexes)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", path, err)
 		}
 		models = append(models, m)
 	}
-	if x != nil && !slices.ContainsFunc(models, func(m server.Model) bool { return m.Gallery }) {
-		return nil, nil, fmt.Errorf("%s: want an index of one of the models, have another model's: fromage index build makes one", s.gallery)
+	for _, x := range indexes {
+		if !slices.ContainsFunc(models, func(m server.Model) bool { return m.Index == &x.file }) {
+			return nil, nil, fmt.Errorf("%s: want an index of one of the models, have another model's: fromage index build makes one", x.path)
+		}
 	}
-	return models, gallery, nil
+	return models, pictures, nil
 }
 
 // unsafeInURL is what a model's address does not have.
 var unsafeInURL = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
-// servedModel checks that a bundle is whole but for its weights, which the page checks, and whether the index, if any, is of it.
-func servedModel(name string, r io.ReaderAt, size int64, x *index.Index) (server.Model, error) {
+// servedModel checks that a bundle is whole but for its weights, which the page checks, and finds its index, if there is one.
+func servedModel(name string, r io.ReaderAt, size int64, indexes []*servedIndex) (server.Model, error) {
 	b, err := bundle.Read(r, size)
 	if err != nil {
 		return server.Model{}, err
@@ -179,8 +197,14 @@ func servedModel(name string, r io.ReaderAt, size int64, x *index.Index) (server
 		return server.Model{}, err
 	}
 	f := server.File{ReaderAt: r, Size: size, Hash: hex.EncodeToString(head[32:])}
-	ofIt := x != nil && x.CheckModel(m.Settings.SharedDim, id) == nil
-	return server.Model{File: f, Name: name, Title: m.Name, DType: m.DType.String(), Gallery: ofIt}, nil
+	needs := m.Needs()
+	served := server.Model{File: f, Name: name, Title: m.Name, DType: m.DType.String(), Memory: needs.Memory(), Buffer: needs.Buffer}
+	for _, x := range indexes {
+		if x.CheckModel(m.Settings.SharedDim, id) == nil {
+			served.Index = &x.file
+		}
+	}
+	return served, nil
 }
 
 // openFile opens a file until the program ends.
@@ -200,27 +224,38 @@ func (a *app) openFile(path string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-// servedGallery opens the index and what its pictures are read from. Models of one's own without a gallery of their own get none.
-func (a *app) servedGallery(s serving) (*server.Gallery, *index.Index, error) {
-	if s.gallery == "" {
+// servedIndex is an index and its file as it is served.
+type servedIndex struct {
+	*index.Index
+	path string
+	file server.File
+}
+
+// servedGallery opens the indexes and what their pictures are read from. Models of one's own without a gallery of their own get none.
+func (a *app) servedGallery(s serving) (server.Pictures, []*servedIndex, error) {
+	if len(s.gallery) == 0 {
 		return servedEmbedded(s)
 	}
-	x, err := index.Open(s.gallery)
-	if err != nil {
-		return nil, nil, err
-	}
-	a.atEnd(func() { x.Close() })
-	r, size, err := a.openFile(s.gallery)
-	if err != nil {
-		return nil, nil, err
-	}
-	f, err := indexFile(r, size)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", s.gallery, err)
+	var indexes []*servedIndex
+	for _, path := range s.gallery {
+		x, err := index.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		a.atEnd(func() { x.Close() })
+		r, size, err := a.openFile(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		f, err := indexFile(r, size)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		}
+		indexes = append(indexes, &servedIndex{x, path, f})
 	}
 	folder := s.pictures
 	if folder == "" {
-		folder = filepath.Dir(s.gallery)
+		folder = filepath.Dir(s.gallery[0])
 	}
 	// A root does not follow links out of itself.
 	root, err := os.OpenRoot(folder)
@@ -228,10 +263,10 @@ func (a *app) servedGallery(s serving) (*server.Gallery, *index.Index, error) {
 		return nil, nil, fmt.Errorf("--pictures: %w", err)
 	}
 	a.atEnd(func() { root.Close() })
-	return &server.Gallery{Index: f, Pictures: func(path string) ([]byte, error) { return pictureIn(root, path) }}, x, nil
+	return func(path string) ([]byte, error) { return pictureIn(root, path) }, indexes, nil
 }
 
-func servedEmbedded(s serving) (*server.Gallery, *index.Index, error) {
+func servedEmbedded(s serving) (server.Pictures, []*servedIndex, error) {
 	if s.pictures != "" {
 		return nil, nil, errors.New("--pictures: want --gallery with it")
 	}
@@ -247,7 +282,7 @@ func servedEmbedded(s serving) (*server.Gallery, *index.Index, error) {
 		return nil, nil, err
 	}
 	f, err := indexFile(r, size)
-	return &server.Gallery{Index: f, Pictures: assets.Picture}, x, err
+	return assets.Picture, []*servedIndex{{x, assets.IndexFile, f}}, err
 }
 
 func pictureIn(root *os.Root, path string) ([]byte, error) {

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"fromage/assets"
 	"fromage/index"
@@ -31,11 +30,11 @@ func servedBy(t *testing.T, s serving) http.Handler {
 	t.Helper()
 	a := &app{stdout: io.Discard, stderr: io.Discard, log: discard}
 	t.Cleanup(a.close)
-	models, gallery, err := a.served(s)
+	models, pictures, err := a.served(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := server.Handler(server.Config{Site: site.Files(), Dist: built, Models: models, Gallery: gallery})
+	h, err := server.Handler(server.Config{Site: site.Files(), Dist: built, Models: models, Pictures: pictures})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,14 +54,16 @@ func TestServeEmbedded(t *testing.T) {
 			URL, DType string
 			Bytes      int
 			Embedded   bool
-			Gallery    bool
+			Index      string
+			Memory     int
+			Buffer     int
 		}
-		Gallery struct{ Index, Pictures string }
+		Pictures string
 	}
 	if err := json.Unmarshal(get(h, "/config.json").Body.Bytes(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if len(doc.Models) != 1 || !doc.Models[0].Embedded || !doc.Models[0].Gallery || doc.Models[0].DType != "q8" {
+	if len(doc.Models) != 1 || !doc.Models[0].Embedded || doc.Models[0].DType != "q8" || doc.Models[0].Memory <= doc.Models[0].Bytes || doc.Models[0].Buffer <= 0 {
 		t.Fatalf("config.json = %+v, want the embedded model", doc)
 	}
 	if w := get(h, doc.Models[0].URL); w.Code != 200 || w.Body.Len() != doc.Models[0].Bytes {
@@ -80,11 +81,11 @@ func TestServeEmbedded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := get(h, doc.Gallery.Pictures+m.Path); !bytes.Equal(w.Body.Bytes(), want) || w.Header().Get("Content-Type") != "image/webp" {
+	if w := get(h, doc.Pictures+m.Path); !bytes.Equal(w.Body.Bytes(), want) || w.Header().Get("Content-Type") != "image/webp" {
 		t.Errorf("%s = %d, %s, %d bytes, want the picture", m.Path, w.Code, w.Header().Get("Content-Type"), w.Body.Len())
 	}
-	if w := get(h, doc.Gallery.Index); w.Code != 200 || w.Body.Len() == 0 {
-		t.Errorf("%s = %d, %d bytes", doc.Gallery.Index, w.Code, w.Body.Len())
+	if w := get(h, doc.Models[0].Index); w.Code != 200 || w.Body.Len() == 0 {
+		t.Errorf("%s = %d, %d bytes", doc.Models[0].Index, w.Code, w.Body.Len())
 	}
 }
 
@@ -116,12 +117,12 @@ func TestServeFolder(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "outside.png"), filepath.Join(pictures, "link.png")); err != nil {
 		t.Fatal(err)
 	}
-	h := servedBy(t, serving{models: []string{filepath.Join(dir, "my model.bundle")}, gallery: filepath.Join(dir, "my.index"), pictures: pictures})
+	h := servedBy(t, serving{models: []string{filepath.Join(dir, "my model.bundle")}, gallery: []string{filepath.Join(dir, "my.index")}, pictures: pictures})
 	for _, c := range []struct {
 		path string
 		code int
 	}{
-		{"/models/my-model.bundle", 200}, {"/gallery/gallery.index", 200}, {"/gallery/pictures/sub/a.png", 200}, {"/gallery/pictures/link.png", 404},
+		{"/models/my-model.bundle", 200}, {"/gallery/my-model.index", 200}, {"/gallery/default.index", 404}, {"/gallery/pictures/sub/a.png", 200}, {"/gallery/pictures/link.png", 404},
 		{"/gallery/pictures/sub", 404}, {"/gallery/pictures/sub.png", 404}, {"/gallery/pictures/%2e%2e/outside.png", 404}, {"/models/default.bundle", 404},
 	} {
 		if w := get(h, c.path); w.Code != c.code {
@@ -193,12 +194,23 @@ func TestServeStops(t *testing.T) {
 		}
 		t.Skipf("SKIPPED, NOTHING TESTED: the page's program was not built (make site)")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var out bytes.Buffer
+	out := stopping{stop: cancel}
 	a := &app{stdout: &out, stderr: io.Discard, log: discard}
 	defer a.close()
 	if err := a.serve(ctx, serving{listen: "127.0.0.1:0", noOpen: true}); err != nil || !strings.HasPrefix(out.String(), "http://127.0.0.1:") {
 		t.Errorf("serve = %v, %q, want an address and no error", err, out.String())
 	}
+}
+
+// stopping ends the program when it has written something.
+type stopping struct {
+	bytes.Buffer
+	stop func()
+}
+
+func (s *stopping) Write(p []byte) (int, error) {
+	s.stop()
+	return s.Buffer.Write(p)
 }

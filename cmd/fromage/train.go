@@ -3,7 +3,7 @@
 package main
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,16 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"fromage/bundle"
-	"fromage/compiler"
-	"fromage/dataset"
-	"fromage/model"
-	"fromage/runner"
 	"fromage/shaders"
 	"fromage/trainer"
 )
@@ -52,6 +46,7 @@ type trainArgs struct {
 	Memory       string         `json:"memory,omitempty"`
 	FromHeads    bool           `json:"from-heads,omitempty"`
 	Publish      string         `json:"publish,omitempty"`
+	PublishName  string         `json:"publish-name,omitempty"`
 	trainer.Recipe
 }
 
@@ -67,29 +62,27 @@ format: a tab-separated file with a header line and the columns caption and imag
 The run's folder gets args.json, metrics.jsonl, TensorBoard events, report.html, checkpoint.safetensors (the latest) and best.safetensors (highest
 text→image R@1 on --val). Stop it with Ctrl-C, or otherwise: --resume DIR goes on, with the same result to the bit on the same device.
 Pictures go through CLIP once; their states are kept in a cache that all runs share. Pictures that cannot be read and captions that contain [RET] are
-left out, counted, and listed in skipped.json. fromage export makes heads or a bundle of the result.`,
+left out, counted, and listed in skipped.json. Where the device has no room for --memory, runs are made shorter. A loss that is no number ends the run,
+with its examples in failed.json. fromage export makes heads or a bundle of the result.`,
 		Args: takes(0, 0),
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if resume != "" {
+			if c.Flags().Changed("resume") {
 				if err := onlyResume(c.Flags()); err != nil {
 					return err
 				}
 				if t, err = readTrainArgs(resume); err != nil {
 					return err
 				}
-				return a.train(c.Context(), t, resume)
+				return a.resumeRun(c.Context(), t, resume)
 			}
 			if t.DType, err = shaders.ParseFormat(dtype); err != nil {
 				return fmt.Errorf("--dtype: %w", err)
 			}
 			t.Model = a.model
-			if err := t.check(c.Flags(), out); err != nil {
+			if err := t.checkFlags(c.Flags(), out); err != nil {
 				return err
 			}
-			if err := t.begin(out); err != nil {
-				return err
-			}
-			return a.train(c.Context(), t, out)
+			return a.startRun(c.Context(), t, out)
 		},
 	}
 	flags := c.Flags()
@@ -108,8 +101,9 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 	flags.IntVar(&t.ValLimit, "val-limit", 0, "how many validation examples to measure; 0 is all")
 	flags.BoolVar(&t.ValBLEU, "val-bleu", false, "generate a caption for every validation picture and tell BLEU, which takes most of the time of an evaluation")
 	flags.StringVar(&t.Cache, "feature-cache", "", "where CLIP's states of pictures are kept, a `FOLDER` (default: in the user's cache)")
-	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GB); longer batches are computed in parts, with the same result")
-	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR` or publish them to this server")
+	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GiB); longer batches are computed in parts")
+	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR`, as heads.safetensors and under the step's number, or publish them to the server at this URL, whose token is in "+tokenVariable)
+	flags.StringVar(&t.PublishName, "publish-name", "", "the model's `NAME` at that server (default: the only one)")
 	flags.IntVar(&t.VisualTokens, "n-visual-tokens", t.VisualTokens, "rows that a picture takes in a prompt")
 	flags.IntVar(&t.SharedDim, "shared-emb-dim", t.SharedDim, "width of the retrieval embeddings")
 	flags.IntSliceVar(&t.TextLayers, "text-emb-layers", t.TextLayers, "hidden states that the retrieval embedding of text is made of")
@@ -120,7 +114,7 @@ left out, counted, and listed in skipped.json. fromage export makes heads or a b
 func (t *trainArgs) recipeFlags(flags *pflag.FlagSet) {
 	r := &t.Recipe
 	flags.IntVar(&r.Epochs, "epochs", r.Epochs, "how often steps-per-epoch steps are taken")
-	flags.IntVar(&r.StepsPerEpoch, "steps-per-epoch", r.StepsPerEpoch, "steps between two evaluations, and units of the schedule")
+	flags.IntVar(&r.StepsPerEpoch, "steps-per-epoch", r.StepsPerEpoch, "steps of an epoch, over as many passes through the data as they take")
 	flags.IntVarP(&r.BatchSize, "batch-size", "b", r.BatchSize, "examples of a step")
 	flags.Float64Var(&r.LR, "lr", r.LR, "learning rate of AdamW")
 	flags.IntVar(&r.WarmupSteps, "lr-warmup-steps", r.WarmupSteps, "steps over which the rate rises from 0")
@@ -137,7 +131,7 @@ func (t *trainArgs) recipeFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&r.MaxLen, "max-len", r.MaxLen, "tokens that captions are cut to, </s> and [RET] included")
 	flags.Uint64Var(&r.Seed, "seed", r.Seed, "of the order of examples and the first heads")
 	flags.IntVar(&r.PrintFreq, "print-freq", r.PrintFreq, "steps between two rows of metrics")
-	flags.IntVar(&r.EvalEvery, "eval-every", r.EvalEvery, "steps between two evaluations; 0 is steps-per-epoch")
+	flags.IntVar(&r.EvalEvery, "eval-every", r.EvalEvery, "with --val, steps between two evaluations; 0 is steps-per-epoch")
 	flags.IntVar(&r.CheckpointEvery, "checkpoint-every", r.CheckpointEvery, "steps between two checkpoints")
 }
 
@@ -153,18 +147,10 @@ func onlyResume(flags *pflag.FlagSet) (err error) {
 	return err
 }
 
-func (t *trainArgs) check(flags *pflag.FlagSet, out string) error {
-	switch {
-	case out == "":
+// checkFlags wants flags that go together, and what check wants.
+func (t *trainArgs) checkFlags(flags *pflag.FlagSet, out string) error {
+	if out == "" {
 		return errors.New("train: want -o DIR, or --resume DIR")
-	case t.Data == "":
-		return errors.New("train: want --data FILE.tsv")
-	case t.Model == "" && (t.OPT == "" || t.CLIP == ""):
-		return errors.New("train: want --opt DIR and --clip DIR, or -m BUNDLE")
-	case t.Model != "" && (t.OPT != "" || t.CLIP != ""):
-		return errors.New("train: want --opt and --clip, or -m, not both")
-	case t.Model == "" && t.FromHeads:
-		return errors.New("--from-heads: want -m BUNDLE, whose heads they are")
 	}
 	if t.Model != "" {
 		for _, name := range []string{"dtype", "n-visual-tokens", "shared-emb-dim", "text-emb-layers"} {
@@ -173,8 +159,32 @@ func (t *trainArgs) check(flags *pflag.FlagSet, out string) error {
 			}
 		}
 	}
-	if t.VisualTokens < 1 || t.VisualTokens > 64 || t.SharedDim < 1 || t.SharedDim > 1<<14 || len(t.TextLayers) == 0 {
-		return fmt.Errorf("train: want 1 to 64 visual tokens, a shared width of 1 to 16384 and a text layer, have %d, %d and %d", t.VisualTokens, t.SharedDim, len(t.TextLayers))
+	return t.check()
+}
+
+// check wants arguments that training has a meaning for.
+func (t *trainArgs) check() error {
+	switch {
+	case t.Data == "":
+		return errors.New("train: want --data FILE.tsv")
+	case t.Model == "" && (t.OPT == "" || t.CLIP == ""):
+		return errors.New("train: want --opt DIR and --clip DIR, or -m BUNDLE")
+	case t.Model != "" && (t.OPT != "" || t.CLIP != ""):
+		return errors.New("train: want --opt and --clip, or -m, not both")
+	case t.Model == "" && t.FromHeads:
+		return errors.New("--from-heads: want -m BUNDLE, whose heads they are")
+	case t.Val == "" && (t.ValImages != "" || t.ValLimit != 0 || t.ValBLEU || t.EvalEvery != 0):
+		return errors.New("--val-images, --val-limit, --val-bleu, --eval-every: want --val FILE.tsv, which is measured")
+	case t.ValLimit < 0 || t.ValLimit == 1:
+		return fmt.Errorf("--val-limit: want 2 or more, or 0 for all, have %d", t.ValLimit)
+	case t.PublishName != "" && !strings.Contains(t.Publish, "://"):
+		return errors.New("--publish-name: want --publish URL, the server where the model has that name")
+	case t.VisualTokens < 1 || t.VisualTokens > 64:
+		return fmt.Errorf("--n-visual-tokens: want 1 to 64, have %d", t.VisualTokens)
+	case t.SharedDim < 1 || t.SharedDim > 1<<14:
+		return fmt.Errorf("--shared-emb-dim: want 1 to %d, have %d", 1<<14, t.SharedDim)
+	case len(t.TextLayers) == 0:
+		return errors.New("--text-emb-layers: want at least one layer, have none")
 	}
 	if _, err := parseBytes(t.Memory); err != nil {
 		return fmt.Errorf("--memory: %w", err)
@@ -199,16 +209,16 @@ func parseBytes(s string) (int, error) {
 	return int(n * factor), nil
 }
 
-// begin makes the run's folder. Paths are kept absolute, so that it can be resumed from anywhere.
-func (t *trainArgs) begin(dir string) error {
+// absolute makes all paths absolute, so that the run can be resumed from anywhere, and wants the data to be there.
+func (t *trainArgs) absolute() error {
 	if t.Images == "" {
 		t.Images = filepath.Dir(t.Data)
 	}
 	if t.ValImages == "" && t.Val != "" {
 		t.ValImages = t.Images
 	}
-	for _, path := range []*string{&t.OPT, &t.CLIP, &t.Model, &t.Data, &t.Images, &t.Val, &t.ValImages, &t.Cache} {
-		if *path == "" {
+	for _, path := range []*string{&t.OPT, &t.CLIP, &t.Model, &t.Data, &t.Images, &t.Val, &t.ValImages, &t.Cache, &t.Publish} {
+		if *path == "" || strings.Contains(*path, "://") {
 			continue
 		}
 		abs, err := filepath.Abs(*path)
@@ -217,18 +227,12 @@ func (t *trainArgs) begin(dir string) error {
 		}
 		*path = abs
 	}
-	for _, path := range []string{t.Data, t.Images, t.Val, t.ValImages} {
+	for _, path := range []string{t.OPT, t.CLIP, t.Model, t.Images, t.ValImages} {
 		if _, err := os.Stat(path); path != "" && err != nil {
 			return err
 		}
 	}
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fmt.Errorf("%s: want a new or empty folder; --resume %s goes on with a run", dir, dir)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	return writeDocument(filepath.Join(dir, trainArgsFile), t)
+	return nil
 }
 
 // writeDocument writes a file of JSON, whole or not at all.
@@ -244,356 +248,21 @@ func readTrainArgs(dir string) (t trainArgs, err error) {
 	path := filepath.Join(dir, trainArgsFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return t, fmt.Errorf("%s: want the folder of a run, with %s in it", dir, trainArgsFile)
+		return t, fmt.Errorf("%q: want the folder of a run, with %s in it", dir, trainArgsFile)
 	}
 	if err != nil {
 		return t, err
 	}
-	if err := json.Unmarshal(data, &t); err != nil {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&t); err != nil {
 		return t, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := t.Recipe.Check(); err != nil {
+	if _, err := d.Token(); err != io.EOF {
+		return t, fmt.Errorf("%s: want one JSON object, have more after it", path)
+	}
+	if err := t.check(); err != nil {
 		return t, fmt.Errorf("%s: %w", path, err)
 	}
 	return t, nil
-}
-
-// base opens the frozen model of a run, compiling it the first time.
-func (a *app) base(ctx context.Context, t *trainArgs, dir string) error {
-	if t.Model != "" {
-		a.model = t.Model
-		return nil
-	}
-	a.model = filepath.Join(dir, baseFile)
-	if _, err := os.Stat(a.model); err == nil {
-		return nil
-	}
-	return a.compile(ctx, compiler.Options{
-		OPT: t.OPT, CLIP: t.CLIP, DType: t.DType, Out: a.model,
-		NewHeads: &model.Heads{VisualTokens: t.VisualTokens, SharedDim: t.SharedDim, TextLayers: t.TextLayers},
-	}, 0)
-}
-
-// training is a run with everything it needs open.
-type training struct {
-	a        *app
-	args     *trainArgs
-	dir      string
-	r        *runner.Runner
-	examples []dataset.Example
-	tokens   [][]int32
-	features *dataset.Features
-	run      *trainer.Run
-	began    time.Time
-	first    int // steps done before
-}
-
-func (a *app) train(ctx context.Context, args trainArgs, dir string) error {
-	t := &training{a: a, args: &args, dir: dir}
-	if err := a.base(ctx, t.args, dir); err != nil {
-		return err
-	}
-	var err error
-	if t.r, err = a.load(ctx); err != nil {
-		return err
-	}
-	if t.r.RET() < 0 {
-		return fmt.Errorf("%s: want a model with OPT, CLIP and heads", a.modelName())
-	}
-	if err := t.data(ctx); err != nil {
-		return err
-	}
-	if err := t.ready(ctx); err != nil {
-		return err
-	}
-	return t.loop(ctx)
-}
-
-// skipped is skipped.json: what training leaves out, and why.
-type skipped struct {
-	Pictures []skippedPicture `json:"pictures"`
-	Captions []string         `json:"captions"`
-}
-
-type skippedPicture struct {
-	Image string `json:"image"`
-	Error string `json:"error"`
-}
-
-// data reads captions, puts pictures through CLIP, and leaves out what cannot be used.
-func (t *training) data(ctx context.Context) error {
-	all, err := dataset.Read(t.args.Data)
-	if err != nil {
-		return err
-	}
-	if t.features, _, err = t.embed(ctx, all, t.args.Images); err != nil {
-		return err
-	}
-	left := skipped{Pictures: []skippedPicture{}, Captions: []string{}}
-	for _, p := range t.features.Skipped {
-		left.Pictures = append(left.Pictures, skippedPicture{p.Name, p.Error()})
-	}
-	ret, pad := int32(t.r.RET()), int32(t.r.Settings().Pad)
-	for _, e := range t.features.Usable(all) {
-		tokens, ok := trainer.Tokenize(t.r.Tokenizer(), e.Caption, ret, pad, t.args.MaxLen)
-		if !ok {
-			left.Captions = append(left.Captions, e.Caption)
-			continue
-		}
-		t.examples, t.tokens = append(t.examples, e), append(t.tokens, tokens)
-	}
-	if n := len(all) - len(t.examples); n > 0 {
-		path := filepath.Join(t.dir, skippedFile)
-		fmt.Fprintf(t.a.stderr, "fromage: %d of %d examples are left out: %d pictures cannot be read, %d captions contain [RET] or <pad>; %s lists them\n",
-			n, len(all), len(left.Pictures), len(left.Captions), path)
-		return writeDocument(path, left)
-	}
-	return nil
-}
-
-// embed computes or finds CLIP's states of the examples' pictures.
-func (t *training) embed(ctx context.Context, examples []dataset.Example, images string) (*dataset.Features, *dataset.Pictures, error) {
-	defer t.a.endProgress()
-	pictures, err := dataset.OpenPictures(ctx, images, t.a.watch("B"))
-	if err != nil {
-		return nil, nil, err
-	}
-	t.a.atEnd(pictures.Close)
-	names := make([]string, len(examples))
-	for i, e := range examples {
-		names[i] = e.Image
-	}
-	f, err := dataset.Embed(ctx, t.r, names, pictures, dataset.FeatureOptions{Cache: t.args.Cache, Progress: t.a.watch("pictures")})
-	if err != nil {
-		return nil, nil, err
-	}
-	t.a.atEnd(f.Close)
-	return f, pictures, nil
-}
-
-// ready makes the trainer and puts the run where it left off.
-func (t *training) ready(ctx context.Context) error {
-	c := t.args.Recipe.Config()
-	var err error
-	if c.Memory, err = parseBytes(t.args.Memory); err != nil {
-		return err
-	}
-	m := t.r.Machine()
-	if _, err := os.Stat(filepath.Join(t.dir, trainer.CheckpointFile)); errors.Is(err, fs.ErrNotExist) && !t.args.FromHeads {
-		heads, err := trainer.Initial(ctx, m, t.args.Seed, t.args.Model != "")
-		if err != nil {
-			return err
-		}
-		if err := t.r.SetHeads(heads); err != nil {
-			return err
-		}
-	}
-	learner, err := trainer.New(ctx, m, c)
-	if err != nil {
-		return err
-	}
-	t.a.atEnd(learner.Close)
-	t.run = &trainer.Run{
-		Dir: t.dir, Recipe: t.args.Recipe, Trainer: learner, N: len(t.examples), Batch: t.batch,
-		Name:     func(i int) string { return t.examples[i].Image + "\t" + t.examples[i].Caption },
-		Progress: t.progress,
-	}
-	return nil
-}
-
-// batch returns examples by number.
-func (t *training) batch(numbers []int) ([]trainer.Example, error) {
-	names := make([]string, len(numbers))
-	for i, n := range numbers {
-		names[i] = t.examples[n].Image
-	}
-	rows, err := t.features.Rows(names...)
-	if err != nil {
-		return nil, err
-	}
-	batch := make([]trainer.Example, len(numbers))
-	for i, n := range numbers {
-		batch[i] = trainer.Example{Tokens: t.tokens[n], V: rows[i]}
-	}
-	return batch, nil
-}
-
-func (t *training) progress(p trainer.Progress) {
-	if t.a.line == nil {
-		t.a.startProgress("", "steps")
-		t.a.line.from = int64(p.Step - 1)
-	}
-	l := p.Losses
-	t.a.line.what = fmt.Sprintf("loss %.3f (captioning %.3f, retrieval %.3f, contrastive %.3f), %.3g examples/s",
-		l.Total, l.CaptioningCE, l.RetrievalCE, (l.CaptionLoss+l.ImageLoss)/2, float64(p.Step-t.first)*float64(t.args.BatchSize)/max(time.Since(t.began).Seconds(), 1e-9))
-	t.a.line.set(int64(p.Step), int64(p.Steps))
-}
-
-func (t *training) loop(ctx context.Context) error {
-	step, err := t.run.Start()
-	if err != nil {
-		return err
-	}
-	if step > 0 {
-		fmt.Fprintf(t.a.stderr, "fromage: going on after step %d\n", step)
-	}
-	if err := t.r.HeadsChanged(); err != nil {
-		return err
-	}
-	if err := t.measure(ctx, step); err != nil {
-		return err
-	}
-	t.began, t.first = time.Now(), step
-	err = t.run.Loop(ctx)
-	t.a.endProgress()
-	if errors.Is(err, context.Canceled) {
-		fmt.Fprintf(t.a.stderr, "fromage: train --resume %s goes on\n", t.dir)
-	}
-	if err != nil {
-		return err
-	}
-	return t.done()
-}
-
-// done says what was made.
-func (t *training) done() error {
-	path := filepath.Join(t.dir, trainer.BestFile)
-	if _, err := os.Stat(path); err != nil {
-		path = filepath.Join(t.dir, trainer.CheckpointFile)
-	}
-	if t.a.json {
-		return t.a.writeJSON(map[string]any{"run": t.dir, "steps": t.args.Steps(), "examples": len(t.examples), "checkpoint": path})
-	}
-	_, err := fmt.Fprintf(t.a.stdout, "%s: %d steps over %d examples; fromage export %s -o heads.safetensors makes heads of %s\n", t.dir, t.args.Steps(), len(t.examples), t.dir, path)
-	return err
-}
-
-// exportCommand makes heads or bundles of runs.
-func (a *app) exportCommand() *cobra.Command {
-	var out, reference, bundleOut, opt, clip string
-	last := false
-	c := &cobra.Command{
-		Use:   "export DIR -o FILE.safetensors | --bundle FILE | --reference FILE.pth.tar",
-		Short: "make heads or a bundle of a training run",
-		Long: `Make files of what a run learnt: its best parameters where it was measured, else its last. Heads are for fromage compile --heads and fromage push; a bundle is the run's
-frozen model with the new heads in it; --reference is the released layout, with model_args.json beside it, for the reference's own load_fromage.`,
-		Args: takes(1, 1),
-		RunE: func(c *cobra.Command, args []string) error {
-			if out == "" && reference == "" && bundleOut == "" {
-				return errors.New("export: want -o FILE.safetensors, --bundle FILE or --reference FILE.pth.tar")
-			}
-			e, err := a.openRun(args[0], last)
-			if err != nil {
-				return err
-			}
-			if err := e.heads(out); err != nil {
-				return err
-			}
-			if err := e.reference(reference, opt, clip); err != nil {
-				return err
-			}
-			if err := e.bundle(c.Context(), bundleOut); err != nil {
-				return err
-			}
-			return e.tell(out, reference, bundleOut)
-		},
-	}
-	flags := c.Flags()
-	flags.StringVarP(&out, "output", "o", "", "heads, a `FILE.safetensors`")
-	flags.StringVar(&reference, "reference", "", "heads as the reference releases them, a `FILE.pth.tar`")
-	flags.StringVar(&bundleOut, "bundle", "", "the whole model with the heads in it, a `BUNDLE`")
-	flags.BoolVar(&last, "last", false, "the latest parameters, also where others were better")
-	flags.StringVar(&opt, "opt-version", "", "for --reference: the `NAME` of the OPT on the hub (default: facebook/ and the folder's name)")
-	flags.StringVar(&clip, "visual-encoder", "", "for --reference: the `NAME` of the CLIP on the hub (default: openai/ and the folder's name)")
-	return c
-}
-
-// exporting is a run's parameters with the model that they are of.
-type exporting struct {
-	a     *app
-	args  trainArgs
-	base  *bundle.Bundle
-	path  string
-	state *trainer.State
-	step  string
-}
-
-func (a *app) openRun(dir string, last bool) (*exporting, error) {
-	e := &exporting{a: a, path: filepath.Join(dir, trainer.BestFile)}
-	var err error
-	if e.args, err = readTrainArgs(dir); err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(e.path); last || errors.Is(err, fs.ErrNotExist) {
-		e.path = filepath.Join(dir, trainer.CheckpointFile)
-	}
-	var meta map[string]string
-	if e.state, meta, err = trainer.ReadState(e.path); err != nil {
-		return nil, err
-	}
-	e.step = meta["step"]
-	if a.model = e.args.Model; a.model == "" {
-		a.model = filepath.Join(dir, baseFile)
-	}
-	e.base, err = a.openBundle()
-	return e, err
-}
-
-func (e *exporting) heads(path string) error {
-	if path == "" {
-		return nil
-	}
-	return writeFile(path, func(w io.Writer) error { return trainer.WriteHeads(w, e.base.Manifest(), e.state.Weights) })
-}
-
-func (e *exporting) reference(path, opt, clip string) error {
-	if path == "" {
-		return nil
-	}
-	if opt == "" {
-		opt = "facebook/" + filepath.Base(e.args.OPT)
-	}
-	if clip == "" {
-		clip = "openai/" + filepath.Base(e.args.CLIP)
-	}
-	var args []byte
-	err := writeFile(path, func(w io.Writer) (err error) {
-		args, err = trainer.WriteReference(w, e.base.Manifest(), e.state.Weights, opt, clip)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(filepath.Dir(path), "model_args.json"), func(w io.Writer) error {
-		_, err := w.Write(args)
-		return err
-	})
-}
-
-func (e *exporting) bundle(ctx context.Context, path string) error {
-	if path == "" {
-		return nil
-	}
-	w, err := bundle.Create(path)
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	line := e.a.startProgress("writing "+path, "B")
-	defer e.a.endProgress()
-	return bundle.Replace(ctx, w, e.base, e.state.Weights, line.set)
-}
-
-func (e *exporting) tell(paths ...string) error {
-	var made []string
-	for _, p := range paths {
-		if p != "" {
-			made = append(made, p)
-		}
-	}
-	if e.a.json {
-		return e.a.writeJSON(map[string]any{"files": made, "from": e.path, "step": e.step})
-	}
-	_, err := fmt.Fprintf(e.a.stdout, "%s: of %s, step %s\n", strings.Join(made, ", "), e.path, e.step)
-	return err
 }

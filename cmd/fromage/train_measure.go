@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +16,7 @@ import (
 
 	"fromage/dataset"
 	"fromage/eval"
+	"fromage/server/client"
 	"fromage/trainer"
 	"fromage/trainer/events"
 	"fromage/trainer/report"
@@ -56,13 +56,10 @@ func (t *training) measure(ctx context.Context, step int) error {
 	if t.args.Val == "" {
 		return nil
 	}
-	if m.examples, err = readExamples(t.args.Val, t.args.ValLimit); err != nil {
+	if m.features, m.pictures, err = t.embed(ctx, t.val, t.args.ValImages); err != nil {
 		return err
 	}
-	if m.features, m.pictures, err = t.embed(ctx, m.examples, t.args.ValImages); err != nil {
-		return err
-	}
-	if m.examples = m.features.Usable(m.examples); len(m.examples) < 2 {
+	if m.examples = m.features.Usable(t.val); len(m.examples) < 2 {
 		return fmt.Errorf("%s: want at least 2 examples whose pictures can be read, have %d of them", t.args.Val, len(m.examples))
 	}
 	t.run.Evaluate = m.evaluate
@@ -173,19 +170,31 @@ func (m *measuring) facts() []report.Fact {
 	return all
 }
 
-// publish hands on the heads of an evaluation: into a folder as heads.safetensors, replaced whole, and one file for each step.
-func (t *training) publish(_ context.Context, step int, s *trainer.State) error {
-	dir := t.args.Publish
-	if strings.Contains(dir, "://") {
-		return errors.New("--publish: want a folder")
+// publish hands on the heads of an evaluation. Training does not end because nobody takes them: it says so.
+func (t *training) publish(ctx context.Context, step int, s *trainer.State) error {
+	err := t.hand(ctx, step, s)
+	if err != nil && ctx.Err() == nil {
+		t.a.endProgress()
+		fmt.Fprintf(t.a.stderr, "fromage: step %d was not published: %v\n", step, err)
+		t.a.log.Warn("publish", "step", step, "error", err)
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	return ctx.Err()
+}
+
+// hand puts heads into a folder, as one file for each step and as heads.safetensors, or has a server publish them.
+func (t *training) hand(ctx context.Context, step int, s *trainer.State) error {
+	to := t.args.Publish
+	if strings.Contains(to, "://") {
+		_, err := client.PublishHeads(ctx, to, os.Getenv(tokenVariable), t.args.PublishName, fmt.Sprintf("training step %d", step), s.Weights)
+		return err
+	}
+	if err := os.MkdirAll(to, 0o777); err != nil {
 		return err
 	}
 	for _, name := range []string{fmt.Sprintf("heads-%06d.safetensors", step), "heads.safetensors"} {
-		err := writeFile(filepath.Join(dir, name), func(w io.Writer) error { return trainer.WriteHeads(w, t.r.Manifest(), s.Weights) })
+		err := writeFile(filepath.Join(to, name), func(w io.Writer) error { return trainer.WriteHeads(w, t.r.Manifest(), s.Weights) })
 		if err != nil {
-			return fmt.Errorf("--publish: %w", err)
+			return err
 		}
 	}
 	return nil

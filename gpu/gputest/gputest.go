@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package gputest says in tests what every gpu.Device must do. What enters is a way to open a device; what leaves are failures of the test.
-// The package refuses to know which device it tests, but for a "cpu" device's not reading WGSL, and it touches neither files nor cgo, so
+// The package refuses to know which device it tests, except that one which runs Go functions reads no WGSL, and it touches neither files nor cgo, so
 // that it runs wherever a device does.
 package gputest
 
@@ -40,6 +40,7 @@ func Conformance(t *testing.T, open func() (gpu.Device, error)) {
 		{"ListReuse", testListReuse},
 		{"SharedRead", testSharedRead},
 		{"RefusedDispatches", testRefusedDispatches},
+		{"Reach", testReach},
 		{"RefusedListDoesNothing", testRefusedListDoesNothing},
 		{"Compile", testCompile},
 		{"RefusedKernels", testRefusedKernels},
@@ -468,23 +469,7 @@ func testListReuse(t *testing.T, d *device) {
 }
 
 func testSharedRead(t *testing.T, d *device) {
-	k := &gpu.Kernel{
-		Name: "gputest.sum",
-		Source: `
-@group(0) @binding(0) var<uniform> p: vec4<u32>;
-@group(0) @binding(1) var<storage, read> a: array<u32>;
-@group(0) @binding(2) var<storage, read> b: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<u32>;
-@compute @workgroup_size(1)
-fn main(@builtin(workgroup_id) id: vec3<u32>) { y[id.x] = a[id.x] + b[id.x] + p.x; }`,
-		Params: 16, Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite}, Labels: []string{"a", "b", "y"},
-		Twin: func(c gpu.Call) {
-			for i := range c.Groups[0] {
-				c.Buffers[2][i] = c.Buffers[0][i] + c.Buffers[1][i] + word(c.Params, 0)
-			}
-		},
-	}
-	p := d.compile(k)
+	p := d.compile(sum)
 	a, y := d.buffer(1, 2, 3), d.empty(3)
 	var l gpu.List
 	l.Dispatch(p, [3]int{3, 1, 1}, bytesOf(10), a, a, y)
@@ -492,7 +477,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>) { y[id.x] = a[id.x] + b[id.x] + p.
 	d.wantWords("one buffer read twice", y, []uint32{12, 14, 16})
 	l.Reset()
 	l.Dispatch(p, [3]int{3, 1, 1}, bytesOf(10), a, y, y)
-	wantError(t, "one buffer read and written", d.Submit(&l), gpu.ErrInvalid, "b", "y", k.Name)
+	wantError(t, "one buffer read and written", d.Submit(&l), gpu.ErrInvalid, "b", "y", sum.Name)
 }
 
 func testRefusedDispatches(t *testing.T, d *device) {
@@ -525,6 +510,24 @@ func testRefusedDispatches(t *testing.T, d *device) {
 		l.Dispatch(p, [3]int{1, 1, 1}, params, in, out)
 		l.Dispatch(c.p, c.groups, params, c.buffers...)
 		wantError(t, c.what, d.Submit(&l), gpu.ErrInvalid, append(c.names, "command 1")...)
+	}
+}
+
+func testReach(t *testing.T, d *device) {
+	p := d.compile(bounded)
+	in, out, short := d.buffer(1, 2, 3, 4), d.empty(4), d.empty(3)
+	var l gpu.List
+	l.Dispatch(p, [3]int{1, 1, 1}, bytesOf(4, 2, 0), in, out)
+	d.submit(&l)
+	d.wantWords("a dispatch that reaches the end", out, []uint32{2, 4, 6, 8})
+	for _, c := range []struct {
+		n       uint32
+		in, out gpu.Buffer
+		names   []string
+	}{{4, short, out, []string{"x"}}, {4, in, short, []string{"y"}}, {1 << 31, in, out, []string{"x"}}, {7, in, out, []string{"07 00 00 00"}}} {
+		l.Reset()
+		l.Dispatch(p, [3]int{1, 1, 1}, bytesOf(c.n, 2, 0), c.in, c.out)
+		wantError(t, fmt.Sprintf("a dispatch over %d words", c.n), d.Submit(&l), gpu.ErrInvalid, append(c.names, bounded.Name)...)
 	}
 }
 
@@ -579,8 +582,8 @@ func testRefusedKernels(t *testing.T, d *device) {
 }
 
 func testBrokenWGSL(t *testing.T, d *device) {
-	if d.Info().Host == "cpu" {
-		t.Skip("SKIPPED: a cpu device runs the twins and does not read WGSL")
+	if d.Info().Backend == "go" {
+		t.Skip("SKIPPED: the device runs Go functions and does not read WGSL")
 	}
 	for _, c := range broken {
 		for range 2 { // a name that failed must fail again

@@ -99,6 +99,48 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 	},
 }
 
+// sum computes y[i] = a[i] + b[i] + add, one workgroup a word; parameter add.
+var sum = &gpu.Kernel{
+	Name: "gputest.sum",
+	Source: `
+@group(0) @binding(0) var<uniform> p: vec4<u32>;
+@group(0) @binding(1) var<storage, read> a: array<u32>;
+@group(0) @binding(2) var<storage, read> b: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(1)
+fn main(@builtin(workgroup_id) id: vec3<u32>) { y[id.x] = a[id.x] + b[id.x] + p.x; }`,
+	Params: 16, Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite}, Labels: []string{"a", "b", "y"},
+	Twin: func(c gpu.Call) {
+		for i := range c.Groups[0] {
+			c.Buffers[2][i] = c.Buffers[0][i] + c.Buffers[1][i] + word(c.Params, 0)
+		}
+	},
+}
+
+// bounded is scale, and says what it reaches; it takes all numbers of words but 7.
+var bounded = func() *gpu.Kernel {
+	k := *scale
+	k.Name = "gputest.bounded"
+	k.Reach = func(params []byte) []uint64 {
+		n := uint64(word(params, 0))
+		if n == 7 {
+			return nil
+		}
+		return []uint64{n, n}
+	}
+	return &k
+}()
+
+// Named returns the kernel of the suite with this name, nil if there is none, for hosts that find twins by name.
+func Named(name string) *gpu.Kernel {
+	for _, k := range []*gpu.Kernel{scale, push, grid, wide, sum, bounded} {
+		if k.Name == name {
+			return k
+		}
+	}
+	return nil
+}
+
 // broken are kernels that a WGSL compiler must refuse, with the line that the error must show.
 var broken = []struct {
 	kernel *gpu.Kernel

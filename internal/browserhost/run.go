@@ -28,8 +28,8 @@ import (
 var scripts embed.FS
 
 const (
-	patience  = 60 * time.Second // how long a page whose program runs in a worker may be silent before it counts as dead
-	maxOutput = 64 << 20         // bytes of one message from the page
+	patience  = 5 * time.Minute // how long a page whose program runs in a worker may be silent before it counts as dead
+	maxOutput = 64 << 20        // bytes of one message from the page
 )
 
 // Program is a Go program built for js/wasm.

@@ -8,7 +8,6 @@ package e2e
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
@@ -22,16 +21,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"fromage/internal/browserhost"
 	"fromage/site"
 )
+
+// patience is how long anything may take: the machine may be busy with other things, and a page that hangs is the exception.
+const patience = 5 * time.Minute
 
 // out is where screenshots go, for people to look at.
 const out = "../../out"
@@ -61,11 +61,11 @@ type program struct {
 	cmd      *exec.Cmd
 }
 
-// serve builds the program and starts it at a free port, or again at the port of before.
-func serve(t *testing.T, exe, listen string) *program {
+// serve starts the program at a free port, or again at the port of before.
+func serve(t *testing.T, exe, listen string, more ...string) *program {
 	t.Helper()
 	p := &program{log: filepath.Join(t.TempDir(), "serve.log")}
-	p.cmd = exec.Command(exe, "serve", "--no-open", "--listen", listen, "--log", p.log)
+	p.cmd = exec.Command(exe, append([]string{"serve", "--no-open", "--listen", listen, "--log", p.log}, more...)...)
 	p.cmd.Stderr = os.Stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -143,7 +143,7 @@ type tab struct {
 func show(t *testing.T, path, address string, flags ...chromedp.ExecAllocatorOption) *tab {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 800),
-		chromedp.Flag("disable-dev-shm-usage", true))
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(patience))
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(options, flags...)...)
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(alloc)
@@ -194,7 +194,7 @@ type step = chromedp.Action[chromedp.Void]
 
 func (b *tab) do(t *testing.T, steps ...step) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func (b *tab) do(t *testing.T, steps ...step) {
 // js evaluates an expression, or the promise that it is.
 func js[T any](t *testing.T, b *tab, expression string) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 	if err != nil {
@@ -214,7 +214,7 @@ func js[T any](t *testing.T, b *tab, expression string) T {
 }
 
 // until waits for an expression to become true; the page's problem, if it has one, is what the failure tells.
-func (b *tab) until(t *testing.T, expression string, patience time.Duration) {
+func (b *tab) until(t *testing.T, expression string) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if js[bool](t, b, "!!("+expression+")") {
@@ -225,6 +225,18 @@ func (b *tab) until(t *testing.T, expression string, patience time.Duration) {
 			t.Fatalf("waited for %s: problem %q, loading %q, notice %q", expression, problem, js[string](t, b, "document.getElementById('loading-text').textContent"), js[string](t, b, "document.getElementById('notice').textContent"))
 		}
 	}
+}
+
+// problem waits for the page to say that something went wrong, and returns what it says.
+func (b *tab) problem(t *testing.T) string {
+	t.Helper()
+	for end := time.Now().Add(patience); js[bool](t, b, "document.getElementById('problem')?.hidden !== false"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.shot(t, "failed")
+			t.Fatal("the page says nothing")
+		}
+	}
+	return js[string](t, b, "document.getElementById('problem').innerText")
 }
 
 func (b *tab) shot(t *testing.T, name string) {
@@ -253,7 +265,7 @@ func (b *tab) say(t *testing.T, mode, text string) string {
 	js[bool](t, b, fmt.Sprintf("(document.getElementById('mode').value = %q, document.getElementById('input').focus(), true)", mode))
 	before := js[int](t, b, "document.querySelectorAll('.turn').length")
 	b.do(t, chromedp.KeyEvent(text), chromedp.KeyEvent(kb.Enter))
-	b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length > %d && %s", before, idle), 3*time.Minute)
+	b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length > %d && %s", before, idle))
 	return js[string](t, b, last+".innerText")
 }
 
@@ -279,7 +291,7 @@ func TestPage(t *testing.T) {
 	path := need(t)
 	exe := build(t)
 	p := serve(t, exe, "127.0.0.1:0")
-	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true))
+	b := show(t, path, p.url, chromedp.Flag("enable-unsafe-webgpu", true), chromedp.Flag("use-fake-device-for-media-stream", true), chromedp.Flag("use-fake-ui-for-media-stream", true))
 	pictures := t.TempDir()
 	for _, part := range []struct {
 		name string
@@ -293,6 +305,9 @@ func TestPage(t *testing.T) {
 		}},
 		{"examples", b.examples},
 		{"chat", b.chat},
+		{"compose", b.compose},
+		{"camera", b.camera},
+		{"seeds", b.seeds},
 		{"retrieval", b.retrieval},
 		{"stop, undo, retry", b.control},
 		{"search", b.search},
@@ -300,12 +315,14 @@ func TestPage(t *testing.T) {
 		{"lost GPU", b.lost},
 		{"files", b.exchange},
 		{"hostile files", b.hostile},
+		{"drawing", b.drawing},
 		{"reload", func(t *testing.T) { b.reload(t, p) }},
+		{"keyboard", b.keyboard},
 		{"small", b.small},
 		{"accessible", b.accessible},
 		{"offline", func(t *testing.T) {
 			b.offline(t, p)
-			b.until(t, last+".querySelector('.hit img')?.naturalWidth", time.Minute) // it was seen before
+			b.until(t, last+".querySelector('.hit img')?.naturalWidth") // it was seen before
 			b.shot(t, "offline")
 		}},
 		{"new version", func(t *testing.T) { b.update(t, p) }},
@@ -323,10 +340,16 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 	if _, err := chromedp.Call(b.ctx, network.Enable, network.EnableParams{}); err != nil {
 		t.Fatal(err)
 	}
+	b.first(t, `addEventListener('DOMContentLoaded', () => {
+		const text = document.getElementById('loading');
+		window.loading = new Set();
+		new MutationObserver(() => loading.add(text.innerText)).observe(text, { subtree: true, childList: true, characterData: true });
+	})`)
 	b.do(t, chromedp.Navigate(p.url))
-	b.until(t, "document.getElementById('loading-text').textContent.includes('MB')", 3*time.Minute)
-	b.shot(t, "loading")
-	b.until(t, ready, 4*time.Minute)
+	b.until(t, ready)
+	if said := js[string](t, b, "[...loading].join('\\n')"); !strings.Contains(said, "of 27.1 MB") || !strings.Contains(said, "MB/s") || !strings.Contains(said, "can be used already") {
+		t.Errorf("while it loads, the page says %q, want how far it is and what can be used", said)
+	}
 	facts := js[string](t, b, "document.getElementById('facts').innerText")
 	for _, want := range []string{"q8", "software", "OPFS", "MB", "pictures"} {
 		if !strings.Contains(facts, want) {
@@ -336,7 +359,7 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 	if n, sent := p.requests(t, "/models/"); sent < 20e6 {
 		t.Errorf("%d requests for %d bytes of the model, want all of it", n, sent)
 	}
-	b.until(t, "navigator.serviceWorker.controller", 2*time.Minute)
+	b.until(t, "navigator.serviceWorker.controller")
 	b.shot(t, "welcome")
 }
 
@@ -348,22 +371,22 @@ func (b *tab) examples(t *testing.T) {
 			turns = 4
 		}
 		js[bool](t, b, fmt.Sprintf("(document.querySelectorAll('#examples button')[%d].click(), true)", i))
-		b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d && %s", turns, idle), 3*time.Minute)
+		b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d && %s", turns, idle))
 		if got := js[string](t, b, "document.getElementById('log').innerText"); !strings.Contains(got, want) {
 			t.Errorf("example %d: %q, want %q in it", i, got, want)
 		}
-		b.until(t, "[...document.querySelectorAll('#log img')].every((i) => i.naturalWidth > 0 || i.loading === 'lazy')", time.Minute)
+		b.until(t, "[...document.querySelectorAll('#log img')].every((i) => i.naturalWidth > 0 || i.loading === 'lazy')")
 		if i == 3 {
 			b.shot(t, "story")
 		}
 		js[bool](t, b, "(document.getElementById('reset').click(), true)")
-		b.until(t, "document.querySelectorAll('.turn').length === 0", time.Minute)
+		b.until(t, "document.querySelectorAll('.turn').length === 0")
 	}
 }
 
 func (b *tab) chat(t *testing.T) {
 	b.drop(t, "#composer", "fxemoji/00252.webp")
-	b.until(t, "document.querySelector('#input .pic img')?.naturalWidth", time.Minute)
+	b.until(t, "document.querySelector('#input .pic img')?.naturalWidth")
 	js[bool](t, b, "(window.seen = new Set(), new MutationObserver(() => seen.add(document.querySelector('.turn:last-child .text')?.textContent)).observe(document.getElementById('log'), { subtree: true, childList: true, characterData: true }), true)")
 	if got := b.say(t, "ask", "What is this?"); !strings.Contains(got, "monkey") || !strings.Contains(got, "tok/s") {
 		t.Errorf("What is this? = %q, want a monkey and the speed", got)
@@ -381,9 +404,9 @@ func (b *tab) chat(t *testing.T) {
 
 func (b *tab) retrieval(t *testing.T) {
 	js[bool](t, b, "(document.getElementById('reset').click(), true)")
-	b.until(t, "document.querySelectorAll('.turn').length === 0", time.Minute)
+	b.until(t, "document.querySelectorAll('.turn').length === 0")
 	got := b.say(t, "raw", "an emoji of microscope")
-	b.until(t, last+".querySelectorAll('.hit img').length === 3 && ["+"..."+last+".querySelectorAll('.hit img')].every((i) => i.naturalWidth > 0)", time.Minute)
+	b.until(t, last+".querySelectorAll('.hit img').length === 3 && ["+"..."+last+".querySelectorAll('.hit img')].every((i) => i.naturalWidth > 0)")
 	if !strings.Contains(got, "microscope") || !strings.Contains(got, "score") {
 		t.Errorf("an emoji of microscope = %q, want captions and scores", got)
 	}
@@ -392,7 +415,7 @@ func (b *tab) retrieval(t *testing.T) {
 	}
 	b.shot(t, "chat")
 	js[bool](t, b, "("+last+".querySelector('.hit button').click(), true)")
-	b.until(t, "document.querySelector('#input .pic')", time.Minute)
+	b.until(t, "document.querySelector('#input .pic')")
 	if got := b.say(t, "ask", "What is this?"); js[int](t, b, "document.querySelectorAll('.turn:last-child .said img').length") != 1 || got == "" {
 		t.Errorf("a retrieved picture as a prompt: %q", got)
 	}
@@ -401,26 +424,29 @@ func (b *tab) retrieval(t *testing.T) {
 func (b *tab) control(t *testing.T) {
 	n := js[int](t, b, "document.querySelectorAll('.turn').length")
 	js[bool](t, b, "(document.getElementById('undo').click(), true)")
-	b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d", n-1), time.Minute)
+	b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d", n-1))
 	if !js[bool](t, b, "document.querySelector('#input .pic') && document.getElementById('input').innerText.includes('What is this?')") {
 		t.Error("Undo does not give the message back")
 	}
 	js[bool](t, b, "(document.getElementById('input').replaceChildren(), document.getElementById('set-numWords').value = 200, document.getElementById('mode').value = 'raw', document.getElementById('input').focus(), true)")
+	b.act(t, `const stop = document.getElementById('stop');
+		const watch = new MutationObserver(() => { if (document.querySelector('.turn:last-child .text')) { watch.disconnect(); window.stopped = true; stop.click() } });
+		watch.observe(document.getElementById('log'), { subtree: true, childList: true })`)
 	b.do(t, chromedp.KeyEvent("Once upon a time"), chromedp.KeyEvent(kb.Enter))
-	b.until(t, "!document.getElementById('stop').hidden", time.Minute)
-	js[bool](t, b, "(document.getElementById('stop').click(), true)")
-	b.until(t, idle, 20*time.Second)
-	js[bool](t, b, "(document.getElementById('set-numWords').value = 6, document.getElementById('retry').click(), true)")
-	b.until(t, "!document.getElementById('stop').hidden", time.Minute)
-	b.until(t, idle, 2*time.Minute)
-	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "token") {
+	b.until(t, "window.stopped && "+idle)
+	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "stopped") {
+		t.Errorf("after Stop: %q, want that said", got)
+	}
+	b.act(t, last+".dataset.old = 1; document.getElementById('set-numWords').value = 6; document.getElementById('retry').click()")
+	b.until(t, last+" && "+last+".dataset.old !== '1' && "+idle)
+	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "token") || strings.Contains(got, "stopped") {
 		t.Errorf("after Stop and Retry: %q, want an answer", got)
 	}
 }
 
 func (b *tab) search(t *testing.T) {
 	results := func(query string) string {
-		b.until(t, "document.getElementById('search-status').textContent.includes('best first')", 2*time.Minute)
+		b.until(t, "document.getElementById('search-status').textContent.includes('best first')")
 		return js[string](t, b, "[...document.querySelectorAll('#results .hit')].slice(0, 6).map((h) => h.innerText).join('\\n')")
 	}
 	js[bool](t, b, "(document.getElementById('tab-search').click(), document.getElementById('search-text').focus(), true)")
@@ -428,7 +454,7 @@ func (b *tab) search(t *testing.T) {
 	if got := results("violin"); !strings.Contains(got, "violin") {
 		t.Errorf("search(violin) = %q, want a violin", got)
 	}
-	b.until(t, "[...document.querySelectorAll('#results img')].slice(0, 6).every((i) => i.naturalWidth > 0)", time.Minute)
+	b.until(t, "[...document.querySelectorAll('#results img')].slice(0, 6).every((i) => i.naturalWidth > 0)")
 	b.shot(t, "search")
 	js[bool](t, b, "(document.getElementById('search-text').value = '', document.getElementById('search-status').textContent = '', true)")
 	b.drop(t, "#panel-search", "fxemoji/00252.webp")
@@ -478,17 +504,17 @@ func (b *tab) mine(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	b.files(t, "#mine-files-input", chart(t, dir, "purple_chart.png", 200), chart(t, dir, "green.png", 10), filepath.Join(dir, "broken.png"))
-	b.until(t, "document.querySelectorAll('#mine .hit').length === 2 && document.getElementById('mine-progress').hidden", 2*time.Minute)
+	b.until(t, "document.querySelectorAll('#mine .hit').length === 2 && document.getElementById('mine-progress').hidden")
 	if notice := js[string](t, b, "document.getElementById('notice').textContent"); !strings.Contains(notice, "broken.png") {
 		t.Errorf("notice = %q, want broken.png named", notice)
 	}
-	b.until(t, "[...document.querySelectorAll('#mine img')].every((i) => i.naturalWidth > 0)", time.Minute)
+	b.until(t, "[...document.querySelectorAll('#mine img')].every((i) => i.naturalWidth > 0)")
 	if after := size(); after != before+2 {
 		t.Errorf("the gallery has %d pictures, want %d and 2 of one's own", after, before)
 	}
 	b.shot(t, "mine")
-	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove green\"]').click(), true)")
-	b.until(t, "document.querySelectorAll('#mine .hit').length === 1", time.Minute)
+	js[bool](t, b, "(document.querySelector('#mine [aria-label=\"Remove: green\"]').click(), true)")
+	b.until(t, "document.querySelectorAll('#mine .hit').length === 1")
 }
 
 // lost takes the GPU away between two answers.
@@ -504,74 +530,11 @@ func (b *tab) lost(t *testing.T) {
 		return true;
 	})`)
 	b.say(t, "find", "an emoji of volcano")
-	b.until(t, "document.getElementById('notice').textContent.includes('GPU') && "+ready, 20*time.Second)
+	b.until(t, "document.getElementById('notice').textContent.includes('GPU')") // during the search, or after it
 	if got := b.say(t, "find", "an emoji of microscope"); !strings.Contains(got, "microscope") {
 		t.Errorf("after the GPU was lost: %q, want a microscope", got)
 	}
-	b.until(t, ready, 20*time.Second)
-	if notice := js[string](t, b, "document.getElementById('notice').textContent"); !strings.Contains(notice, "back on the GPU") {
-		t.Errorf("notice = %q, want it to say that the model is back", notice)
-	}
-}
-
-// exchange exports the conversation, begins anew, and imports it.
-func (b *tab) exchange(t *testing.T) {
-	dir := t.TempDir()
-	if _, err := chromedp.CallBrowser(b.ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{Behavior: "allow", DownloadPath: dir}); err != nil {
-		t.Fatal(err)
-	}
-	turns := js[int](t, b, "document.querySelectorAll('.turn').length")
-	js[bool](t, b, "(document.getElementById('tab-chat').click(), document.getElementById('export').click(), document.getElementById('save-html').click(), true)")
-	read := func(name, want string) []byte {
-		for range 100 {
-			if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil && strings.Contains(string(data), want) {
-				return data
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		t.Fatalf("%s was not downloaded", name)
-		return nil
-	}
-	var doc struct{ Turns []any }
-	if err := json.Unmarshal(read("conversation.json", "]\n}"), &doc); err != nil || len(doc.Turns) != turns {
-		t.Fatalf("the export has %d turns, %v, want %d", len(doc.Turns), err, turns)
-	}
-	html := string(read("conversation.html", "</html>"))
-	if !strings.Contains(html, "data:image/webp;base64,") || strings.Contains(html, "src=\"/") || strings.Contains(html, "http:") {
-		t.Error("the saved page lacks pictures or asks for some")
-	}
-	js[bool](t, b, "(document.getElementById('reset').click(), true)")
-	b.until(t, "document.querySelectorAll('.turn').length === 0", time.Minute)
-	b.files(t, "#import-file", filepath.Join(dir, "conversation.html"))
-	b.until(t, "document.getElementById('notice').textContent.includes('not JSON')", time.Minute)
-	b.files(t, "#import-file", filepath.Join(dir, "conversation.json"))
-	b.until(t, fmt.Sprintf("document.querySelectorAll('.turn').length === %d", turns), time.Minute)
-}
-
-// hostile imports conversations that someone else may have written.
-func (b *tab) hostile(t *testing.T) {
-	for turn, want := range map[string]string{
-		`{"mode": "ask", "prompt": [{"text": "a"}], "answer": [{"text": "b"}]}`:                "1 turn",
-		`{"mode": "ask", "prompt": [{"picture": "data:text/html;base64,PGI+"}], "answer": []}`: "Turn 1",
-		`{"mode": "ask", "prompt": [{"picture": "https://example.org/x.png"}], "answer": []}`:  "Turn 1",
-		`{"mode": "ask", "prompt": [null], "answer": []}`:                                      "Turn 1",
-		`{"mode": "ask", "prompt": [], "answer": [{"images": [{"path": 1}]}]}`:                 "Turn 1",
-		`{"mode": "eval", "prompt": [], "answer": []}`:                                         "Turn 1",
-		`null`: "Turn 1",
-		`{"mode": "ask", "prompt": [], "answer": [{"images": [{"path": "//example.org/x.png", "caption": "<b>\"x"}]}]}`: "1 turn",
-	} {
-		got := js[string](t, b, fmt.Sprintf(`import('/transcript.js').then((m) => m.fromJSON(new Blob([%q]))).then((turns) => turns.length + ' turn', (e) => e.message)`,
-			`{"format": "fromage-conversation", "version": 1, "turns": [`+turn+`]}`))
-		if !strings.Contains(got, want) {
-			t.Errorf("import of %s = %q, want %q", turn, got, want)
-		}
-	}
-	html := js[string](t, b, `import('/transcript.js').then((m) => m.toHTML([{ mode: 'ask', prompt: [{ text: '<script>' }], answer: [{ text: '</p><i>' }, { images: [{ path: '"x', caption: '<img>' }] }] }], '<title>', () => Promise.reject(1)))`)
-	for _, bad := range []string{"<script>", "<i>", "<img>", "<title><title>", `"x`} {
-		if strings.Contains(html, bad) {
-			t.Errorf("the saved page has %s in it: %s", bad, html)
-		}
-	}
+	b.until(t, ready+" && document.getElementById('notice').textContent.includes('back on the GPU')")
 }
 
 func (b *tab) reload(t *testing.T, p *program) {
@@ -579,7 +542,7 @@ func (b *tab) reload(t *testing.T, p *program) {
 	wasm, _ := p.requests(t, "/fromage.wasm")
 	_, before := p.requests(t, "/models/")
 	b.do(t, chromedp.Reload())
-	b.until(t, ready, 3*time.Minute)
+	b.until(t, ready)
 	// What is kept is held to the bundle's header, which may be asked for.
 	if n, sent := p.requests(t, "/models/"); sent-before > 1e6 {
 		t.Errorf("%d bytes in %d requests for the model after a reload, want it from the browser's storage", sent-before, n)
@@ -590,7 +553,7 @@ func (b *tab) reload(t *testing.T, p *program) {
 	if n := js[int](t, b, "document.querySelectorAll('.turn').length"); n != turns {
 		t.Errorf("%d turns after a reload, want %d", n, turns)
 	}
-	b.until(t, "document.querySelectorAll('#mine .hit').length === 1", time.Minute)
+	b.until(t, "document.querySelectorAll('#mine .hit').length === 1")
 	js[bool](t, b, "(document.getElementById('set-numWords').value = 8, true)")
 	if got := b.say(t, "ask", "What is an island?"); !strings.Contains(got, "token") {
 		t.Errorf("the conversation goes on with %q, want an answer", got)
@@ -611,7 +574,7 @@ func (b *tab) small(t *testing.T) {
 	js[bool](t, b, "(document.getElementById('side-button').click(), true)")
 	b.shot(t, "small-side")
 	js[bool](t, b, "(document.getElementById('side-button').click(), document.getElementById('reset').click(), true)")
-	b.until(t, "document.querySelectorAll('.turn').length === 0", time.Minute)
+	b.until(t, "document.querySelectorAll('.turn').length === 0")
 	b.shot(t, "small-welcome")
 	b.do(t, chromedp.EmulateViewport(1280, 800))
 	b.shot(t, "dark")
@@ -643,7 +606,7 @@ func (b *tab) accessible(t *testing.T) {
 func (b *tab) offline(t *testing.T, p *program) {
 	p.stop(t)
 	b.do(t, chromedp.Reload())
-	b.until(t, ready, 3*time.Minute)
+	b.until(t, ready)
 	js[bool](t, b, "(document.getElementById('set-numWords').value = 8, true)")
 	if got := b.say(t, "find", "an emoji of microscope"); !strings.Contains(got, "microscope") {
 		t.Errorf("without a network: %q, want a microscope", got)
@@ -652,30 +615,15 @@ func (b *tab) offline(t *testing.T, p *program) {
 
 // update puts a program with another style sheet in the place of the one that served before.
 func (b *tab) update(t *testing.T, p *program) {
-	dir := t.TempDir()
-	old, err := filepath.Abs("../style.css")
-	if err != nil {
-		t.Fatal(err)
-	}
-	style, overlay := filepath.Join(dir, "style.css"), filepath.Join(dir, "overlay.json")
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {old: style}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, data := range map[string]string{style: "/* new */", overlay: string(list)} {
-		if err := os.WriteFile(name, []byte(data), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	serve(b.T, build(t, "-overlay", overlay), strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/"))
+	serve(b.T, build(t, overlay(t, "style.css", "/* new */")...), strings.TrimSuffix(strings.TrimPrefix(p.url, "http://"), "/"))
 	const text = "fetch('/style.css').then((r) => r.text())"
 	b.do(t, chromedp.Reload())
-	b.until(t, "!document.getElementById('update').hidden", 2*time.Minute)
+	b.until(t, "!document.getElementById('update').hidden")
 	if got := js[string](t, b, text); got == "/* new */" {
 		t.Error("the new version came among the files of the old one")
 	}
 	js[bool](t, b, "(window.old = true, document.getElementById('update').click(), true)")
-	b.until(t, "!window.old && document.readyState === 'complete' && "+ready, 3*time.Minute)
+	b.until(t, "!window.old && document.readyState === 'complete' && "+ready)
 	if got := js[string](t, b, text); got != "/* new */" {
 		t.Errorf("after the update style.css is %.30q, want the new one", got)
 	}
@@ -692,11 +640,9 @@ func TestLarge(t *testing.T) {
 			doc.models?.forEach((m) => { m.bytes *= 100; });
 			return doc;
 		};`
-	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: large}); err != nil {
-		t.Fatal(err)
-	}
+	b.first(t, large)
 	b.do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile), chromedp.Navigate(p.url))
-	b.until(t, "document.getElementById('loading-start').checkVisibility()", 20*time.Second)
+	b.until(t, "document.getElementById('loading-start').checkVisibility()")
 	if got := js[string](t, b, "document.getElementById('loading').innerText"); !strings.Contains(got, "2.7 GB") {
 		t.Errorf("the page asks %q, want the size in it", got)
 	}
@@ -705,7 +651,7 @@ func TestLarge(t *testing.T) {
 	}
 	b.shot(t, "large")
 	b.do(t, chromedp.Click(chromedp.CSS("#loading-start")))
-	b.until(t, ready, 3*time.Minute)
+	b.until(t, ready)
 	b.clean(t)
 }
 
@@ -724,17 +670,9 @@ func TestWithoutWebGPU(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := show(t, path, c.url, chromedp.Flag("host-resolver-rules", "MAP page.test 127.0.0.1"))
-			if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: c.script}); err != nil {
-				t.Fatal(err)
-			}
+			b.first(t, c.script)
 			b.do(t, chromedp.Navigate(c.url))
-			for end := time.Now().Add(30 * time.Second); js[bool](t, b, "document.getElementById('problem').hidden"); time.Sleep(50 * time.Millisecond) {
-				if time.Now().After(end) {
-					b.shot(t, "failed")
-					t.Fatal("the page says nothing")
-				}
-			}
-			got := js[string](t, b, "document.getElementById('problem').innerText")
+			got := b.problem(t)
 			for _, want := range c.want {
 				if !strings.Contains(got, want) {
 					t.Errorf("problem = %q, want %q in it", got, want)

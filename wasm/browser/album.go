@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall/js"
 
@@ -43,6 +44,19 @@ func identity(s bundle.Settings) (id [32]byte, err error) {
 		return id, fmt.Errorf("heads_hash: want 64 hexadecimal digits, have %q", s.HeadsHash)
 	}
 	return [32]byte(raw), nil
+}
+
+// openAlbum opens the user's own pictures beside the gallery, nil for none.
+func (s *session) openAlbum(ctx context.Context, r *runner.Runner, gallery *index.Index) (*album, error) {
+	id, err := s.identity()
+	if err != nil {
+		return nil, err
+	}
+	a := &album{s: s, r: r, gallery: gallery}
+	if err := a.openOwn(ctx, index.Header{D: s.manifest.Settings.SharedDim, DType: index.F32, Model: id}); err != nil {
+		return nil, err
+	}
+	return a, a.place()
 }
 
 // place copies the gallery to the runner's device, if it is not there.
@@ -119,6 +133,53 @@ func (a *album) searchGallery(e []float32, k int) ([]index.Hit, error) {
 	return hits, err
 }
 
+// similar returns the k pictures that are most like one, {parts, k}: by visual_fc alone, without the language model.
+func (s *session) similar(ctx context.Context, c *call) (any, error) {
+	k := number(c.args.Get("k"))
+	if k < 1 {
+		return nil, coded("input", fmt.Errorf("k: want 1 or more, have %d", k))
+	}
+	parts, err := s.parts(ctx, c.args.Get("parts"))
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) != 1 || isText(parts[0]) {
+		return nil, coded("input", errors.New("want one picture to compare with"))
+	}
+	hits, err := s.album.Search(runner.Normalised(parts[0].Image.Retrieval), k, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.album.describe(hits)
+}
+
+// leaning is an album searched for what a picture looks like and what a prompt says: the one weighs w, the other 1−w.
+type leaning struct {
+	*album
+	w    float64
+	look []float32 // of length 1
+}
+
+// leaning returns the album, or it leaning towards a picture where w, a number from 0 to 1, is given.
+func (a *album) leaning(w js.Value, image *runner.Image) (runner.Searcher, error) {
+	if w.IsUndefined() {
+		return a, nil
+	}
+	if w.Type() != js.TypeNumber || !(w.Float() >= 0 && w.Float() <= 1) {
+		return nil, coded("input", fmt.Errorf("look: want a number from 0 to 1, have %v", w))
+	}
+	return leaning{a, w.Float(), runner.Normalised(image.Retrieval)}, nil
+}
+
+// Search implements runner.Searcher.
+func (l leaning) Search(e []float32, k int, seen []int) ([]index.Hit, error) {
+	mixed := make([]float32, len(e))
+	for i := range e {
+		mixed[i] = float32(l.w*float64(l.look[i]) + (1-l.w)*float64(e[i]))
+	}
+	return l.album.Search(runner.Normalised(mixed), k, seen)
+}
+
 // hit is a picture found, as the page sees it.
 type hit struct {
 	Row   int     `json:"row"`
@@ -132,6 +193,7 @@ type row struct {
 	Caption string `json:"caption"`
 	Licence string `json:"licence"`
 	Own     bool   `json:"own"`
+	Hash    string `json:"hash,omitempty"` // of a picture that may change while its path stays: what the server calls it
 }
 
 // meta returns what is known about a row that is there.
@@ -147,6 +209,14 @@ func (a *album) meta(i int) (index.Meta, bool, error) {
 	return m, own, err
 }
 
+func (a *album) row(m index.Meta, own bool) row {
+	r := row{Path: m.Path, Caption: m.Caption, Licence: m.Licence, Own: own}
+	if a.s.versions != nil && !own {
+		r.Hash = hex.EncodeToString(m.Hash[:16])
+	}
+	return r
+}
+
 func (a *album) describe(hits []index.Hit) ([]hit, error) {
 	out := []hit{}
 	for _, h := range hits {
@@ -154,7 +224,7 @@ func (a *album) describe(hits []index.Hit) ([]hit, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, hit{h.Row, h.Score, row{m.Path, m.Caption, m.Licence, own}})
+		out = append(out, hit{h.Row, h.Score, a.row(m, own)})
 	}
 	return out, nil
 }
@@ -301,7 +371,7 @@ func (a *album) holds(hash [32]byte) bool {
 // row tells of a picture, {row}.
 func (s *session) row(_ context.Context, c *call) (any, error) {
 	m, own, err := s.album.meta(number(c.args.Get("row")))
-	return row{m.Path, m.Caption, m.Licence, own}, err
+	return s.album.row(m, own), err
 }
 
 // picture returns the file of an own picture, {row}, or null.
@@ -314,6 +384,64 @@ func (s *session) picture(ctx context.Context, c *call) (any, error) {
 		return v, nil
 	}
 	return await(ctx, s.host.Get("files").Call("read", hex.EncodeToString(m.Hash[:])))
+}
+
+// other is an own picture that another model has read.
+type other struct {
+	Path    string `json:"path"`
+	Caption string `json:"caption"`
+	Hash    string `json:"hash"`
+}
+
+// elsewhere lists the own pictures that other models have read and this one has not. An index that cannot be read has none.
+func (s *session) elsewhere(ctx context.Context, _ *call) (any, error) {
+	files := s.host.Get("files")
+	names, err := await(ctx, files.Call("list"))
+	if err != nil {
+		return nil, err
+	}
+	seen, others := map[[32]byte]bool{}, []other{}
+	for i := range names.Length() {
+		name := names.Index(i).String()
+		if !strings.HasSuffix(name, ".index") || name == s.album.name() {
+			continue
+		}
+		v, err := await(ctx, files.Call("read", name))
+		if err != nil {
+			return nil, err
+		}
+		if v.IsNull() {
+			continue
+		}
+		data, err := bytesOf(v, 1<<30)
+		if err != nil {
+			return nil, err
+		}
+		x, err := index.Parse(name, data)
+		if err != nil {
+			continue
+		}
+		for row := range x.Rows() {
+			m, err := x.Row(row)
+			if err != nil {
+				return nil, err
+			}
+			if x.Live(row) && !seen[m.Hash] && !s.album.holds(m.Hash) {
+				seen[m.Hash] = true
+				others = append(others, other{m.Path, m.Caption, hex.EncodeToString(m.Hash[:])})
+			}
+		}
+	}
+	return others, nil
+}
+
+// file returns what is kept of an own picture, {hash}, or null.
+func (s *session) file(ctx context.Context, c *call) (any, error) {
+	hash, err := hex.DecodeString(text(c.args.Get("hash")))
+	if err != nil || len(hash) != 32 {
+		return nil, coded("input", errors.New("hash: want 64 hexadecimal digits"))
+	}
+	return await(ctx, s.host.Get("files").Call("read", hex.EncodeToString(hash)))
 }
 
 // embedBytes decodes a picture file and runs it through the vision tower and the maps.

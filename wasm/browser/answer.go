@@ -116,6 +116,7 @@ type done struct {
 	MSFirst float64 `json:"msFirst"` // from the call to the first token
 	TokPerS float64 `json:"tokPerS"` // of the tokens after it
 	IDs     []int32 `json:"ids"`
+	Version uint64  `json:"version,omitempty"` // whose heads and pictures answered
 }
 
 // answer appends parts to seq and streams what the model says. If that fails, the sequence is as before; an answer that is aborted stays.
@@ -158,7 +159,7 @@ func (s *session) answer(ctx context.Context, c *call, seq *runner.Sequence, par
 		seq.Truncate(before)
 		return err
 	}
-	d := done{Stop: answer.Stop, Tokens: len(answer.IDs), IDs: append([]int32{}, answer.IDs...)}
+	d := done{Version: s.seq(), Stop: answer.Stop, Tokens: len(answer.IDs), IDs: append([]int32{}, answer.IDs...)}
 	if aborted {
 		d.Stop = "aborted"
 	}
@@ -172,7 +173,8 @@ func (s *session) answer(ctx context.Context, c *call, seq *runner.Sequence, par
 	return nil
 }
 
-// retrieve returns the k best pictures for a prompt: {parts, k}. A [RET] is put at its end if it has none; of several, each adds its own.
+// retrieve returns the k best pictures for a prompt: {parts, k, look}. A [RET] is put at its end if it has none; of several, each adds its own. look is how
+// much the look of the prompt's first picture counts beside what the model says.
 func (s *session) retrieve(ctx context.Context, c *call) (any, error) {
 	k := number(c.args.Get("k"))
 	if k < 1 {
@@ -195,7 +197,13 @@ func (s *session) retrieve(ctx context.Context, c *call) (any, error) {
 			parts = append(parts, runner.Part{Text: retMark})
 		}
 	}
-	answer, err := s.r.Retrieve(ctx, parts, o, s.album)
+	var search runner.Searcher = s.album
+	if first := slices.IndexFunc(parts, func(p runner.Part) bool { return !isText(p) }); first >= 0 {
+		if search, err = s.album.leaning(c.args.Get("look"), parts[first].Image); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := s.r.Retrieve(ctx, parts, o, search)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,9 @@ import (
 	"fromage/shaders"
 )
 
+// patience is how long a page may take for all that it does: the machine may be busy with other things, and a page that hangs is the exception.
+const patience = 20 * time.Minute
+
 // chromium returns the browser's path; without one it skips, loudly, and fails where FROMAGE_REQUIRE_BROWSER is 1.
 func chromium(t *testing.T) string {
 	t.Helper()
@@ -73,9 +76,11 @@ type site struct {
 	steps   map[string]json.RawMessage // what the page reported
 	fetched map[string][]string        // ranges asked for before each report
 	done    chan struct{}
-	breaks  int    // responses with a part of the model that are still to be cut short
-	held    string // the range of the model that gets no answer until the page reports that it stopped
-	stopped chan struct{}
+	breaks  int // responses with a part of the model that are still to be cut short
+
+	held   [2]int64      // requests that begin within these bytes of the model get no answer while gate is shut
+	gate   chan struct{} // the page's report "hold" shuts it; "release", "refuse" and "aborted" open it
+	refuse bool          // what is behind the gate is not to be had
 }
 
 // poor are browsers that lack something, by the folder under which they are served: what a worker there does first.
@@ -132,12 +137,9 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 			w = &broken{w, 1 << 20}
 		}
 		s.mu.Unlock()
-		if s.held != "" && strings.HasPrefix(r.Header.Get("Range"), s.held) {
-			select {
-			case <-s.stopped:
-			case <-r.Context().Done():
-				return
-			}
+		if !s.pass(r) {
+			http.NotFound(w, r)
+			return
 		}
 		http.ServeFile(w, r, model)
 	})
@@ -152,8 +154,11 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 		defer s.mu.Unlock()
 		s.steps[step], s.fetched[step], s.ranges = data, s.ranges, nil
 		switch step {
-		case "aborted":
-			close(s.stopped)
+		case "hold":
+			s.gate, s.refuse = make(chan struct{}), false
+		case "release", "refuse", "aborted":
+			s.refuse = step == "refuse"
+			close(s.gate)
 		case "done":
 			close(s.done)
 		}
@@ -166,6 +171,25 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 		w.Header().Set("Cache-Control", "no-store")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// pass waits where the gate is shut before what a request asks for, and says whether it may have that.
+func (s *site) pass(r *http.Request) bool {
+	var from int64
+	_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from) // without a range it is the start
+	if from < s.held[0] || from >= s.held[1] {
+		return true
+	}
+	s.mu.Lock()
+	gate := s.gate
+	s.mu.Unlock()
+	select {
+	case <-gate:
+	case <-r.Context().Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.refuse
 }
 
 // broken is a connection that breaks after so many bytes.
@@ -183,10 +207,10 @@ func (b *broken) Write(p []byte) (int, error) {
 }
 
 // show runs the page until it says done.
-func (s *site) show(t *testing.T, path string, handler http.Handler, patience time.Duration) {
+func (s *site) show(t *testing.T, path string, handler http.Handler) {
 	t.Helper()
 	s.steps, s.fetched, s.done = map[string]json.RawMessage{}, map[string][]string{}, make(chan struct{})
-	s.stopped = make(chan struct{})
+	s.gate = make(chan struct{})
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -282,7 +306,7 @@ func compiled(t *testing.T) (path string, n reference) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	dev := cpu.New()
+	dev := cpu.Twins()
 	if n.r, err = runner.Load(t.Context(), dev, b, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +441,7 @@ func TestBrowser(t *testing.T) {
 	s := &site{}
 	s.show(t, path, s.handler(t, wasm, model, "testdata/page.js", x.Bytes(), map[string]any{
 		"prompts": prompts, "long": long, "queries": queries, "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
-	}), 5*time.Minute)
+	}))
 
 	s.checkLoading(t, n)
 	var answers []heard
@@ -490,6 +514,14 @@ func (s *site) checkRetrieval(t *testing.T, n reference, queries [][]string) {
 	for _, h := range hits {
 		n.sameHits(t, "retrieve with a picture", h, answer.Pieces[0].Images)
 	}
+	alike, err := n.Search(runner.Normalised(image.Retrieval), 3, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.get(t, "look", &hits)
+	n.sameHits(t, "a picture's look alone", hits[0], alike)
+	n.sameHits(t, "a picture without its look", hits[1], answer.Pieces[0].Images)
+	n.sameHits(t, "similar", hits[2], alike)
 }
 
 func (s *site) checkScore(t *testing.T, n reference, text string) {
@@ -528,7 +560,8 @@ func (s *site) checkMistakes(t *testing.T) {
 	var mistakes []failure
 	s.get(t, "mistakes", &mistakes)
 	for i, want := range []failure{{"FromageError", "input", "top-p", true}, {"FromageError", "input", "numWrods", true}, {"FromageError", "picture", "picture", true},
-		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"AbortError", "20", "", false}} {
+		{"FromageError", "input", "empty", true}, {"FromageError", "input", "1000", true}, {"FromageError", "input", "look", true},
+		{"FromageError", "input", "one picture", true}, {"AbortError", "20", "", false}} {
 		if m := mistakes[i]; m.Name != want.Name || want.Typed && m.Code != want.Code || !strings.Contains(m.Message, want.Message) {
 			t.Errorf("mistake %d: have %+v, want %+v", i, m, want)
 		}
@@ -674,6 +707,112 @@ func (s *site) checkPoor(t *testing.T, n reference, prompts []prompt) {
 	}
 }
 
+// languageModel is where in a bundle the weights lie that pictures do not need.
+func languageModel(m *bundle.Manifest) (from, to int64) {
+	early, all := runner.ForPictures(m), map[bool][]bundle.Blob{}
+	for _, t := range m.Tensors {
+		for _, s := range t.Shards {
+			all[early(t.Name)] = append(all[early(t.Name)], s.Values)
+			if s.Scales != nil {
+				all[early(t.Name)] = append(all[early(t.Name)], *s.Scales)
+			}
+		}
+	}
+	for _, b := range all[true] {
+		from = max(from, b.Offset+b.Size)
+	}
+	for _, b := range all[false] {
+		to = max(to, b.Offset+b.Size)
+	}
+	return from, to
+}
+
+// TestEarly holds the language model back, and wants pictures to be found meanwhile, other calls to wait, and what then comes to be the model: also where
+// the GPU is lost in between. A language model that does not come leaves pictures as they are.
+func TestEarly(t *testing.T) {
+	path := chromium(t)
+	wasm := build(t)
+	model, n := compiled(t)
+	var x bytes.Buffer
+	if _, err := n.x.WriteTo(&x); err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.Open(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	prompts := []prompt{{[]string{"show me a beaver"}, map[string]any{"numWords": 16, "ignoreEOS": true}}}
+	from, to := languageModel(b.Manifest())
+	s := &site{held: [2]int64{from, to}}
+	s.show(t, path, s.handler(t, wasm, model, "testdata/early.js", x.Bytes(), map[string]any{
+		"prompts": prompts, "query": "a cat", "picture": "/pictures/grey.jpg", "other": "/pictures/lossy.webp",
+	}))
+
+	for _, step := range []string{"pictures", "lost pictures"} {
+		var early struct {
+			Events   []string
+			Hits     []hit
+			Row      int
+			Like     []hit
+			Stopped  failure
+			Progress struct {
+				Done, Total int64
+				Needs       struct{ Pictures, Chat int64 }
+			}
+		}
+		s.get(t, step, &early)
+		if !slices.Contains(early.Events, "pictures") || slices.Contains(early.Events, "chat") {
+			t.Errorf("%s: ready events %v, want pictures alone", step, early.Events)
+		}
+		if p := early.Progress; step == "pictures" && (p.Done != p.Needs.Pictures || p.Total != p.Needs.Chat || p.Needs.Pictures == 0 || p.Needs.Pictures >= p.Total) {
+			t.Errorf("%s: progress %+v, want all that pictures need", step, p)
+		}
+		image := n.image(t, "../../vision/testdata/pictures/grey.jpg")
+		want, err := n.Search(runner.Normalised(image.Retrieval), 3, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.sameHits(t, step, early.Hits, want)
+		if early.Hits[0].Path != "grey.jpg" {
+			t.Errorf("%s: a picture of the gallery is most like %s, want itself", step, early.Hits[0].Path)
+		}
+		if step == "pictures" && (early.Row != n.x.Rows() || len(early.Like) != 2 || !slices.ContainsFunc(early.Like, func(h hit) bool { return h.Own && h.Row == early.Row })) {
+			t.Errorf("%s: an own picture, row %d, is like %+v, want itself among the best two", step, early.Row, early.Like)
+		}
+		if early.Stopped.Name != "AbortError" {
+			t.Errorf("%s: a call that was aborted while it waited: %+v, want an AbortError", step, early.Stopped)
+		}
+	}
+	for _, step := range []string{"whole", "lost whole"} {
+		var whole struct {
+			Answers []heard
+			Hits    []hit
+			Events  []string
+		}
+		s.get(t, step, &whole)
+		n.same(t, step, whole.Answers, prompts)
+		if recovered := slices.Contains(whole.Events, "recovered"); recovered != (step == "lost whole") || !slices.Contains(whole.Events, "ready") {
+			t.Errorf("%s: events %v", step, whole.Events)
+		}
+		answer, err := n.r.Retrieve(t.Context(), []runner.Part{{Text: "a cat[RET]"}}, runner.RetrieveOptions{MaxNumRets: 1, MaxImgPerRet: 3}, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.sameHits(t, step, whole.Hits, answer.Pieces[0].Images)
+	}
+	for step, code := range map[string]string{"refused": "network", "aborted": "input"} {
+		var failed struct {
+			Ready, Call failure
+			Hits        []hit
+		}
+		s.get(t, step, &failed)
+		if failed.Call.Code != code || !failed.Call.Typed || (failed.Ready.Name == "AbortError") != (step == "aborted") || len(failed.Hits) != 3 {
+			t.Errorf("%s: ready %+v, a call for the language model %+v, want code %s; pictures: %d, want 3", step, failed.Ready, failed.Call, code, len(failed.Hits))
+		}
+	}
+}
+
 // TestAssets runs the program's own model, after a download that was stopped and connections that broke, and logs how long things take.
 func TestAssets(t *testing.T) {
 	path := chromium(t)
@@ -688,9 +827,10 @@ func TestAssets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	// The fourth segment of the download is held back, so that it is not there when the page stops.
-	s := &site{breaks: 4, held: "bytes=24126592-"}
-	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil), 5*time.Minute)
+	// The end of the download is held back, so that it is not there when the page stops.
+	_, end := languageModel(b.Manifest())
+	s := &site{breaks: 4, held: [2]int64{end - 4<<20, end}}
+	s.show(t, path, s.handler(t, wasm, model, "testdata/assets.js", x, nil))
 
 	var aborted struct {
 		Name string
@@ -723,7 +863,7 @@ func TestAssets(t *testing.T) {
 	if !resumed {
 		t.Errorf("connections broke, and %v was asked for: want one that goes on where another ended", s.fetched["aborted"])
 	}
-	if first := s.fetched["cold"]; !slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, s.held) }) || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
+	if first := s.fetched["cold"]; len(blobs(first)) == 0 || slices.ContainsFunc(first, func(r string) bool { return strings.HasPrefix(r, "bytes=64-") }) {
 		t.Errorf("the load after one that was aborted asks for %v, want what was not there", first)
 	}
 	if got := blobs(s.fetched["warm"]); len(got) > 0 {
@@ -732,7 +872,7 @@ func TestAssets(t *testing.T) {
 	if !slices.Equal(cold.Answer.Done.IDs, warm.Answer.Done.IDs) || cold.Answer.Text != warm.Answer.Text {
 		t.Errorf("cold and warm answers differ: %+v, %+v", cold.Answer, warm.Answer)
 	}
-	r, err := runner.Load(t.Context(), cpu.New(), b, nil)
+	r, err := runner.Load(t.Context(), cpu.Twins(), b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

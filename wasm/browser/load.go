@@ -22,7 +22,6 @@ import (
 	"fromage/gpu/browser"
 	"fromage/index"
 	"fromage/runner"
-	"fromage/shaders"
 )
 
 // session is a model in this worker.
@@ -36,6 +35,11 @@ type session struct {
 	dev      *browser.Device
 	r        *runner.Runner
 	album    *album
+	store    *store        // while the model is on its way
+	ended    chan struct{} // closed when the rest of the model is there, or is not to come
+	failed   error         // why it is not to come
+	versions *versions     // what the server publishes; nil where nothing changes
+	swapping sync.RWMutex  // held for reading by whatever a new version is to wait for
 
 	pictures      map[int]*runner.Image
 	conversations map[int]*conversation
@@ -43,7 +47,7 @@ type session struct {
 }
 
 func newSession(host js.Value) *session {
-	return &session{host: host, pictures: map[int]*runner.Image{}, conversations: map[int]*conversation{}}
+	return &session{host: host, ended: make(chan struct{}), pictures: map[int]*runner.Image{}, conversations: map[int]*conversation{}}
 }
 
 // tell sends an event that nobody asked for.
@@ -57,9 +61,10 @@ func (s *session) stage(name string, done, total int) {
 	s.tell(map[string]any{"type": "progress", "stage": name, "done": done, "total": total})
 }
 
-// load makes a model ready: {model, gallery}, addresses.
+// load makes the pictures' part of a model ready: they can be embedded and compared then. Then rest is to be called. {model, gallery}, addresses; instead of
+// a gallery {sync, name}, the address of a server of versions and the model's name there.
 func (s *session) load(ctx context.Context, c *call) (any, error) {
-	if s.r != nil {
+	if s.model != "" {
 		return nil, coded("input", fmt.Errorf("a model is loaded already"))
 	}
 	s.model = text(c.args.Get("model"))
@@ -70,38 +75,120 @@ func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer store.close()
+	if url := text(c.args.Get("sync")); url != "" {
+		s.versions = &versions{s: s, url: url, name: text(c.args.Get("name"))}
+	}
+	if err := s.loadPictures(ctx, store, text(c.args.Get("gallery"))); err != nil {
+		store.close()
+		return nil, err
+	}
+	s.store = store
+	s.tell(map[string]any{"type": "ready", "what": "pictures"})
+	if s.versions != nil {
+		if err := s.versions.moveOwn(ctx); err != nil {
+			s.notice("Your own pictures could not be read with the new heads: %v", err)
+		}
+		go s.versions.follow(context.WithoutCancel(ctx)) // as long as the worker lives
+	}
+	return s.info(ctx, c)
+}
+
+func (s *session) loadPictures(ctx context.Context, store *store, gallery string) (err error) {
 	s.header, s.storage = store.header, store.kind
 	if s.manifest, err = store.readManifest(); err != nil {
-		return nil, coded("damaged", err)
+		return coded("damaged", err)
 	}
 	if err := s.preflight(); err != nil {
-		return nil, err
+		return err
 	}
-	store.begin()
-	compiled := make(chan error, 1)
-	go func() { compiled <- s.compile() }()
-	r, err := runner.LoadFrom(ctx, s.dev, s.manifest, store, nil)
+	store.expect(runner.ForPictures(s.manifest))
+	fetched := begin(func() (*index.Index, error) {
+		if s.versions != nil {
+			return s.versions.begin(ctx)
+		}
+		return s.fetchGallery(ctx, gallery)
+	})
+	compiled := begin(func() (any, error) { return nil, s.compile() })
+	r, err := runner.LoadPictures(ctx, s.dev, s.manifest, store, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if r.Tokenizer() == nil || r.RET() < 0 {
-		return nil, coded("model", fmt.Errorf("%s has no heads: it is a language model alone, not a FROMAGe", s.model))
+	if _, err := compiled(); err != nil {
+		return err
 	}
-	if err := <-compiled; err != nil {
-		return nil, err
+	x, err := fetched()
+	if err != nil {
+		return err
+	}
+	if s.versions != nil && s.versions.now.heads != nil {
+		if err := r.SetHeads(s.versions.now.heads); err != nil {
+			return err
+		}
+	}
+	if s.album, err = s.openAlbum(ctx, r, x); err != nil {
+		return err
 	}
 	s.r = r
 	r.OnLoss(s.reopen)
-	if s.album, err = s.openAlbum(ctx, r, text(c.args.Get("gallery"))); err != nil {
-		return nil, err
+	return nil
+}
+
+// begin starts f; what it returns waits for f's end.
+func begin[T any](f func() (T, error)) func() (T, error) {
+	var v T
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v, err = f()
+	}()
+	return func() (T, error) {
+		<-done
+		return v, err
 	}
-	s.tell(map[string]any{"type": "ready", "what": "search"})
-	if err := s.warm(ctx, r); err != nil {
-		return nil, err
+}
+
+// rest brings the rest of the model: the language model.
+func (s *session) rest(ctx context.Context, _ *call) (any, error) {
+	if s.store == nil {
+		return nil, coded("input", errors.New("the rest of the model was asked for already"))
 	}
-	s.tell(map[string]any{"type": "ready", "what": "chat"})
-	return s.info(ctx, c)
+	s.failed = s.loadRest(ctx)
+	s.store.close()
+	s.store = nil
+	close(s.ended)
+	if s.failed == nil {
+		s.tell(map[string]any{"type": "ready", "what": "chat"})
+	}
+	return nil, s.failed
+}
+
+func (s *session) loadRest(ctx context.Context) error {
+	compiled := begin(func() (any, error) { return nil, s.compile(1, 8, 32, 128) })
+	if err := s.r.LoadRest(ctx, s.store, nil); err != nil {
+		return err
+	}
+	if _, err := compiled(); err != nil && !errors.Is(err, gpu.ErrLost) { // the next device compiles what it runs
+		return err
+	}
+	return s.warm(ctx)
+}
+
+// whole waits until the whole model is there.
+func (s *session) whole(ctx context.Context) error {
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	switch {
+	case errors.Is(s.failed, context.Canceled):
+		return coded("input", errors.New("the language model is not there: loading it was aborted"))
+	case s.failed != nil:
+		code, message := explain(s.failed)
+		return coded(code, fmt.Errorf("the language model is not there: %s", message))
+	}
+	return nil
 }
 
 // open opens the GPU and watches it.
@@ -126,6 +213,10 @@ const (
 
 // reopen is the runner's runner.Reopen. Where it fails, the runner's device stays the lost one, and the next call tries again.
 func (s *session) reopen(ctx context.Context) (gpu.Device, runner.Source, error) {
+	if s.store != nil {
+		s.store.lost = true
+		s.store.close() // the recovery brings the rest too
+	}
 	if s.dev != s.r.Device() {
 		_ = s.dev.Close() // opened by a recovery that failed later
 	}
@@ -148,7 +239,7 @@ func (s *session) reopen(ctx context.Context) (gpu.Device, runner.Source, error)
 		store.close()
 		return nil, nil, coded("model", fmt.Errorf("the model at %s was replaced by another: reload the page", s.model))
 	}
-	store.begin()
+	store.expect(func(string) bool { return false })
 	return s.dev, recovery{store, s}, nil
 }
 
@@ -167,43 +258,20 @@ func (r recovery) Upload(ctx context.Context, dev gpu.Device, targets []runner.T
 	return err
 }
 
-// preflight refuses a model that the device cannot hold.
+// preflight refuses a model that is none with pictures, and one that the device cannot hold.
 func (s *session) preflight() error {
-	most := int64(s.dev.Info().Limits.MaxBinding)
-	if row := 4 * int64(s.manifest.Settings.Vocabulary); row > most {
-		return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, the model needs %d", most, row))
+	if _, ok := s.manifest.Files[bundle.FileTokenizer]; !ok || s.manifest.Settings.SharedDim == 0 {
+		return coded("model", fmt.Errorf("%s has no heads: it is a language model alone, not a FROMAGe", s.model))
 	}
-	for _, t := range s.manifest.Tensors {
-		for _, shard := range t.Shards {
-			if shard.Values.Size > most {
-				return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, %s needs %d", most, t.Name, shard.Values.Size))
-			}
-		}
+	if need, most := s.manifest.Needs().Buffer, int64(s.dev.Info().Limits.MaxBinding); need > most {
+		return coded("memory", fmt.Errorf("this GPU allows buffers of %d bytes, the model needs one of %d", most, need))
 	}
 	return nil
 }
 
-// weightBytes is what the weights take on the device.
-func weightBytes(m *bundle.Manifest) (sum int64) {
-	for _, t := range m.Tensors {
-		for _, s := range t.Shards {
-			sum += s.Values.Size
-			if s.Scales != nil {
-				sum += s.Scales.Size
-			}
-		}
-	}
-	return sum
-}
-
-// cacheBytes is what the keys and values of one conversation take, as long as it can get.
-func cacheBytes(s bundle.Settings) int64 {
-	return 2 * 4 * int64(s.HiddenDim) * int64(s.Layers) * int64(s.MaxPositions)
-}
-
-// compile compiles the kernels that the model will run, at the same time, while its weights are on their way.
-func (s *session) compile() error {
-	kernels, err := runner.Kernels(s.dev.Info(), s.manifest, 1, 8, 32, 128)
+// compile compiles, at the same time, the kernels that pictures and text in runs of so many tokens need, while weights are on their way.
+func (s *session) compile(tokens ...int) error {
+	kernels, err := runner.Kernels(s.dev.Info(), s.manifest, tokens...)
 	if err != nil {
 		return err
 	}
@@ -222,9 +290,9 @@ func (s *session) compile() error {
 }
 
 // warm runs a token, so that the first answer does not wait for what a browser does late.
-func (s *session) warm(ctx context.Context, r *runner.Runner) error {
+func (s *session) warm(ctx context.Context) error {
 	s.stage("warm", 0, 1)
-	seq := r.NewSequence()
+	seq := s.r.NewSequence()
 	defer seq.Close()
 	if err := seq.Append(runner.Part{Text: "a"}); err != nil {
 		return err
@@ -242,7 +310,7 @@ type store struct {
 	header   []byte
 	kind     string
 	manifest *bundle.Manifest
-	order    []*chunk // those that begin asked for and Upload has not had
+	lost     bool // with the device that it was to fill
 }
 
 func (s *session) openStore(ctx context.Context) (*store, error) {
@@ -330,39 +398,65 @@ func (s *store) File(name string) ([]byte, error) {
 	return bytesOf(v, int(blob.Size))
 }
 
-// begin starts to load all weights, which Upload then takes.
-func (s *store) begin() {
-	seen := map[int64]bool{}
-	add := func(b *bundle.Blob) {
-		if b != nil && !seen[b.Offset] {
-			seen[b.Offset] = true
-			s.order = append(s.order, chunksOf(*b)...)
-		}
-	}
+// expect tells how many bytes are to come before pictures can be used, and before all can be: the weights that first says yes to, and all.
+func (s *store) expect(first func(weight string) bool) {
+	var early, late []bundle.Blob
 	for _, t := range s.manifest.Tensors {
-		for i := range t.Shards {
-			add(&t.Shards[i].Values)
-			add(t.Shards[i].Scales)
+		part := &late
+		if first(t.Name) {
+			part = &early
+		}
+		for _, shard := range t.Shards {
+			*part = append(*part, shard.Values)
+			if shard.Scales != nil {
+				*part = append(*part, *shard.Scales)
+			}
 		}
 	}
-	slices.SortFunc(s.order, func(a, b *chunk) int { return cmp.Compare(a.Offset, b.Offset) })
-	s.v.Call("begin", encode(s.order))
+	pictures := bytesIn(inOrder(early))
+	s.v.Call("expect", pictures, pictures+bytesIn(inOrder(late)))
+}
+
+// inOrder lists the chunks of blobs, each once, as they lie in the bundle.
+func inOrder(blobs []bundle.Blob) (order []*chunk) {
+	seen := map[int64]bool{}
+	for _, b := range blobs {
+		if !seen[b.Offset] {
+			seen[b.Offset] = true
+			order = append(order, chunksOf(b)...)
+		}
+	}
+	slices.SortFunc(order, func(a, b *chunk) int { return cmp.Compare(a.Offset, b.Offset) })
+	return order
+}
+
+func bytesIn(order []*chunk) (sum int64) {
+	for _, c := range order {
+		sum += c.Size
+	}
+	return sum
 }
 
 // Upload implements runner.Source. The bytes stay in JavaScript's memory.
 func (s *store) Upload(ctx context.Context, dev gpu.Device, targets []runner.Target, done func(int64)) error {
 	buffers := map[string][]gpu.Buffer{} // by the blob's SHA-256
+	var blobs []bundle.Blob
 	for _, t := range targets {
 		buffers[t.Blob.SHA256] = append(buffers[t.Blob.SHA256], t.Buffer)
+		blobs = append(blobs, t.Blob)
 	}
+	order := inOrder(blobs)
+	s.v.Call("begin", encode(order))
 	for {
 		parts, err := await(ctx, s.v.Call("next"))
+		if err != nil && s.lost {
+			return fmt.Errorf("download for a device that is no more: %w", gpu.ErrLost)
+		}
 		if err != nil || parts.IsNull() {
 			return err
 		}
 		for i := range parts.Length() {
-			c := s.order[0]
-			s.order = s.order[1:]
+			c := order[i]
 			for _, b := range buffers[c.blob] {
 				if err := dev.(*browser.Device).WriteJS(b, int(c.at), parts.Index(i)); err != nil {
 					return err
@@ -370,6 +464,7 @@ func (s *store) Upload(ctx context.Context, dev gpu.Device, targets []runner.Tar
 				done(c.Size)
 			}
 		}
+		order = order[parts.Length():]
 	}
 }
 
@@ -380,7 +475,7 @@ func (s *session) info(context.Context, *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	weights := weightBytes(s.manifest)
+	needs := s.manifest.Needs()
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
 	features := []string{}
@@ -391,27 +486,10 @@ func (s *session) info(context.Context, *call) (any, error) {
 		features = append(features, "shader-f16")
 	}
 	return map[string]any{
-		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": dtype(s.manifest),
-		"modelBytes": weights, "gpuBytes": weights + cacheBytes(s.manifest.Settings), "dispatchesPerToken": dispatches,
-		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(),
+		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": s.manifest.DType.String(),
+		"modelBytes": needs.Weights, "gpuBytes": needs.Memory(), "dispatchesPerToken": dispatches,
+		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(), "version": s.seq(),
 	}, nil
-}
-
-// dtype is the format in which most of the weights' bytes are.
-func dtype(m *bundle.Manifest) string {
-	sizes := map[shaders.Format]int64{}
-	for _, t := range m.Tensors {
-		for _, s := range t.Shards {
-			sizes[t.Format] += s.Values.Size
-		}
-	}
-	var most shaders.Format
-	for f, n := range sizes {
-		if n > sizes[most] || n == sizes[most] && f < most {
-			most = f
-		}
-	}
-	return fmt.Sprint(most)
 }
 
 // lose loses the device, for tests.
@@ -420,34 +498,32 @@ func (s *session) lose(context.Context, *call) (any, error) {
 	return nil, nil
 }
 
-// openAlbum fetches the gallery's index, if there is one, and opens the user's own pictures.
-func (s *session) openAlbum(ctx context.Context, r *runner.Runner, url string) (*album, error) {
-	a := &album{s: s, r: r}
+// fetchGallery fetches the index at url and checks that it is the model's; nil for no url.
+func (s *session) fetchGallery(ctx context.Context, url string) (*index.Index, error) {
+	if url == "" {
+		return nil, nil
+	}
 	id, err := identity(s.manifest.Settings)
 	if err != nil {
 		return nil, err
 	}
-	if url != "" {
-		s.stage("gallery", 0, 1)
-		data, err := fetch(ctx, url)
-		if err != nil {
-			return nil, err
-		}
-		if a.gallery, err = index.Parse(url, data); err != nil {
-			return nil, coded("damaged", err)
-		}
-		if err := a.gallery.CheckModel(s.manifest.Settings.SharedDim, id); err != nil {
-			return nil, coded("model", err)
-		}
-		if n := a.gallery.Notice(); n != "" {
-			s.notice("%s", n)
-		}
-		s.stage("gallery", 1, 1)
-	}
-	if err := a.openOwn(ctx, index.Header{D: s.manifest.Settings.SharedDim, DType: index.F32, Model: id}); err != nil {
+	s.stage("gallery", 0, 1)
+	data, err := fetch(ctx, url)
+	if err != nil {
 		return nil, err
 	}
-	return a, a.place()
+	x, err := index.Parse(url, data)
+	if err != nil {
+		return nil, coded("damaged", err)
+	}
+	if err := x.CheckModel(s.manifest.Settings.SharedDim, id); err != nil {
+		return nil, coded("model", err)
+	}
+	if n := x.Notice(); n != "" {
+		s.notice("%s", n)
+	}
+	s.stage("gallery", 1, 1)
+	return x, nil
 }
 
 // fetch reads a whole file from the server.

@@ -27,10 +27,17 @@ func (c *call) emit(piece any) { c.item.Invoke(encode(piece)) }
 
 // functions are what can be called. A result is a js.Value, or what becomes JSON; nil for none.
 var functions = map[string]func(*session, context.Context, *call) (any, error){
-	"load": (*session).load, "info": (*session).info, "lose": (*session).lose,
+	"load": (*session).load, "rest": (*session).rest, "info": (*session).info, "lose": (*session).lose,
 	"converse": (*session).converse, "say": (*session).say, "retry": (*session).retry, "undo": (*session).undo, "reset": (*session).reset,
 	"generate": (*session).generate, "retrieve": (*session).retrieve, "caption": (*session).caption, "score": (*session).score, "embed": (*session).embed,
-	"add": (*session).add, "remove": (*session).remove, "row": (*session).row, "picture": (*session).picture,
+	"similar": (*session).similar, "add": (*session).add, "remove": (*session).remove, "row": (*session).row, "picture": (*session).picture,
+	"elsewhere": (*session).elsewhere, "file": (*session).file,
+}
+
+// early are those that do without the language model. The others wait until it is there.
+var early = map[string]bool{
+	"load": true, "rest": true, "info": true, "lose": true, "converse": true, "undo": true, "reset": true, "embed": true, "similar": true,
+	"add": true, "remove": true, "row": true, "picture": true, "elsewhere": true, "file": true,
 }
 
 func main() {
@@ -74,7 +81,12 @@ func (s *session) run(ctx context.Context, name string, c *call) (any, error) {
 	case s.r == nil && name != "load":
 		return nil, coded("input", fmt.Errorf("%s before a model was loaded", name))
 	}
-	result, err := f(s, ctx, c)
+	if !early[name] {
+		if err := s.whole(ctx); err != nil {
+			return nil, err
+		}
+	}
+	result, err := s.steady(name, func() (any, error) { return f(s, ctx, c) })
 	switch result.(type) {
 	case nil, js.Value:
 		return result, err

@@ -37,7 +37,7 @@ async function timed() {
 async function run() {
   const stop = new AbortController();
   let done = 0;
-  setTimeout(() => stop.abort(), 60e3); // if what came in is never told: better a failure than a page that waits
+  setTimeout(() => stop.abort(), 600e3); // if what came in is never told: better a failure than a page that waits
   await load(e => {
     done = e.stage === "download" ? e.done : done;
     if (done > 12e6) {

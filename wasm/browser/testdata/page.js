@@ -82,6 +82,7 @@ async function run() {
   await tell("score", [await f.score(plan.prompts[0].parts), await f.score([picture, "a cat"])]);
   const kept = await f.embed(picture);
   await tell("picture hits", [await f.retrieve([picture, "a cat[RET]"], {k: 3}), await f.retrieve([{picture: kept.id}, "a cat"], {k: 3})]);
+  await tell("look", [await f.retrieve([picture, "a cat"], {k: 3, look: 1}), await f.retrieve([picture, "a cat"], {k: 3, look: 0}), await f.similar(picture, {k: 3})]);
   await tell("caption", await f.caption(picture));
 
   const chat = f.conversation();
@@ -102,6 +103,8 @@ async function run() {
     await failure(f.caption(new Blob(["no picture"]))),
     await failure(f.score([])),
     await failure(f.gallery.row(1000)),
+    await failure(f.retrieve([picture, "a"], {look: 2})),
+    await failure(f.similar("a")),
     await failure(f.retrieve("a", {signal: AbortSignal.abort()})),
   ]);
 

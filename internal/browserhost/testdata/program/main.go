@@ -49,6 +49,7 @@ func main() {
 			}
 		}
 	case "sleep":
+		fmt.Println("sleeping")
 		time.Sleep(time.Hour)
 	case "lost":
 		lost()
@@ -72,7 +73,7 @@ func lost() {
 	want(dev.Wait(), gpu.ErrLost)
 	check(dev.Close())
 	again, err := browser.Open(context.Background(), browser.Options{})
-	for range 20 { // while the browser starts its GPU process anew
+	for range 240 { // while the browser starts its GPU process anew
 		if err == nil {
 			break
 		}
