@@ -28,7 +28,7 @@ demo: setup build ## show the main job in the terminal, then serve the page; ONC
 	@if [ -z "$(ONCE)" ] && [ -t 0 ] && [ -t 1 ]; then bin/fromage serve; else \
 		go test -count=1 -run 'TestPage/(first_load|chat|search)$$' ./site/e2e && echo "screenshots of the page: out/page-chat.png out/page-search.png"; fi
 
-demo-cluster: build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
+demo-cluster: setup build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
 	@internal/cluster.sh
 
 versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
