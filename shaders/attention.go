@@ -101,6 +101,7 @@ func attentionFast(p AttentionParams, b attentionBuffers) {
 			if count == 0 {
 				continue
 			}
+			_ = b.Kv[:(count-1)*stride] // as in the twin
 			weights = slices.Grow(weights[:0], count)[:count]
 			rows := b.Kv[first*stride+h*Dh:]
 			simd.Dots(weights, b.Q[t*int(p.QStride)+h*Dh:][:Dh], rows[p.KOffset:], stride)
