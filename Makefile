@@ -28,7 +28,7 @@ demo: setup build ## show the main job in the terminal, then serve the page; ONC
 	@if [ -z "$(ONCE)" ] && [ -t 0 ] && [ -t 1 ]; then bin/fromage serve; else \
 		go test -count=1 -run 'TestPage/(first_load|chat|search)$$' ./site/e2e && echo "screenshots of the page: out/page-chat.png out/page-search.png"; fi
 
-demo-cluster: build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
+demo-cluster: setup build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
 	@internal/cluster.sh
 
 versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
@@ -49,7 +49,8 @@ test-browser: setup ## run the packages' tests inside headless Chromium, on its 
 
 check: ## formatting, generated files, vet, staticcheck, builds for every host
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
-	@cp shaders/kernels_gen.go /tmp/kernels_gen.$$$$ && go generate ./shaders && cmp -s shaders/kernels_gen.go /tmp/kernels_gen.$$$$ || { echo "shaders/kernels_gen.go was stale: run make generate and commit it"; exit 1; }
+	@for f in shaders/kernels_gen.go internal/simd/simd_amd64.s; do \
+		cp $$f /tmp/generated.$$$$ && go generate ./$${f%/*} && cmp -s $$f /tmp/generated.$$$$ || { echo "$$f was stale: run make generate and commit it"; exit 1; }; done
 	go vet ./...
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
@@ -59,7 +60,7 @@ check: ## formatting, generated files, vet, staticcheck, builds for every host
 	go mod tidy -diff
 
 generate: ## write generated files anew
-	go generate ./shaders
+	go generate ./shaders ./internal/simd
 
 bench: setup ## speed of the model and of every kernel on this machine's device
 	go run ./cmd/fromage bench

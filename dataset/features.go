@@ -216,11 +216,7 @@ func distinct(names []string) []string {
 func (e *embedding) known(names []string) []string {
 	var todo []string
 	for _, name := range names {
-		var content [32]byte
-		identity, ok := e.from.identity(name)
-		if ok {
-			ok = e.names.read(sha256.Sum256([]byte(identity)), content[:]) == nil
-		}
+		content, ok := e.contentOf(name)
 		if ok && e.file.has(content) {
 			e.keys[name] = content
 		} else {
@@ -228,6 +224,18 @@ func (e *embedding) known(names []string) []string {
 		}
 	}
 	return todo
+}
+
+// contentOf returns the SHA-256 of a picture's bytes where that is known without reading it.
+func (e *embedding) contentOf(name string) (content [32]byte, ok bool) {
+	if e.from.hash != nil {
+		return e.from.hash(name)
+	}
+	identity, ok := e.from.identity(name)
+	if ok {
+		ok = e.names.read(sha256.Sum256([]byte(identity)), content[:]) == nil
+	}
+	return content, ok
 }
 
 // prepare reads a picture and, where the cache has no features of these bytes, decodes it. It runs on many goroutines.

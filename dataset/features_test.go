@@ -4,10 +4,12 @@ package dataset
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"fromage/bundle"
@@ -174,6 +176,41 @@ func near(a, b []float32) bool {
 		}
 	}
 	return len(a) == len(b)
+}
+
+// TestFeaturesFrom: pictures from elsewhere are read once, and not at all where their hashes are known and in the cache.
+func TestFeaturesFrom(t *testing.T) {
+	r := tinyRunner(t, shaders.F32)
+	names := images(t, golden+"clip/vision/images")
+	hashes := map[string][32]byte{}
+	var reads atomic.Int64
+	from := PicturesFrom(func(name string) ([]byte, error) {
+		reads.Add(1)
+		return os.ReadFile(golden + "clip/vision/images/" + name)
+	}, func(name string) ([32]byte, bool) {
+		h, ok := hashes[name]
+		return h, ok
+	})
+	cache := t.TempDir()
+	run := func(want int) {
+		t.Helper()
+		reads.Store(0)
+		_, f := embed(t, r, names, from, FeatureOptions{Cache: cache})
+		rows, err := f.Rows(names...)
+		if err != nil || int(reads.Load()) != want || !near(rows[2], alone(t, r, golden+"clip/vision/images/"+names[2], false)) {
+			t.Errorf("%d pictures read, want %d; %v", reads.Load(), want, err)
+		}
+	}
+	run(len(names))
+	run(len(names))
+	for _, name := range names[1:] {
+		data, err := os.ReadFile(golden + "clip/vision/images/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[name] = sha256.Sum256(data)
+	}
+	run(1)
 }
 
 // TestFeaturesInterrupted: what was done before an interruption is not done again.

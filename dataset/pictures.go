@@ -19,8 +19,11 @@ import (
 	"fromage/runner"
 )
 
-// Pictures are the files that a data set's rows name, in a folder or a tar archive. Read may be called concurrently.
+// Pictures are the files that a data set's rows name: in a folder, in a tar archive, or elsewhere. Read may be called concurrently.
 type Pictures struct {
+	elsewhere func(name string) ([]byte, error) // of PicturesFrom; nothing else is set then but hash
+	hash      func(name string) (sum [32]byte, ok bool)
+
 	path    string           // absolute
 	root    *os.Root         // of a folder
 	archive *os.File         // of an archive, uncompressed
@@ -45,6 +48,11 @@ func OpenPictures(ctx context.Context, name string, progress func(runner.Progres
 		return nil, fmt.Errorf("dataset: pictures: %w", err)
 	}
 	return p, nil
+}
+
+// PicturesFrom are pictures that read returns. hash, if any, tells the SHA-256 of a picture's bytes where that is known without reading it.
+func PicturesFrom(read func(name string) ([]byte, error), hash func(name string) ([32]byte, bool)) *Pictures {
+	return &Pictures{elsewhere: read, hash: hash}
 }
 
 func openPictures(ctx context.Context, name string, progress func(runner.Progress)) (*Pictures, error) {
@@ -194,6 +202,9 @@ func (e *PictureError) reason() string {
 }
 
 func (p *Pictures) read(name string) ([]byte, error) {
+	if p.elsewhere != nil {
+		return p.elsewhere(name)
+	}
 	if p.root == nil {
 		e, ok := p.entries[path.Clean(name)]
 		if !ok {
@@ -266,6 +277,9 @@ func (p *Pictures) Stems() (map[string]string, error) {
 // identity is a text that stays the same while a file does: where it is, its size and its time. False where there is no such file.
 func (p *Pictures) identity(name string) (string, bool) {
 	version := p.version
+	if p.elsewhere != nil {
+		return "", false
+	}
 	if p.root == nil {
 		e, ok := p.entries[path.Clean(name)]
 		if !ok {

@@ -9,6 +9,7 @@ import (
 
 	"fromage/bundle"
 	"fromage/dataset"
+	"fromage/index"
 	"fromage/runner"
 	"fromage/tokenizer"
 	"fromage/tokenizer/clip"
@@ -96,4 +97,30 @@ func normalised(rows [][]float32) [][]float32 {
 		out[i] = runner.Normalised(row)
 	}
 	return out
+}
+
+// Search returns the k pictures, as places in names, that CLIP holds to be most like a text, best first, by cosine. Those without features are left out.
+func (c *CLIP) Search(ctx context.Context, text string, names []string, k int) ([]index.Hit, error) {
+	var known []string
+	var places []int
+	for i, name := range names {
+		if c.features.Has(name) {
+			known, places = append(known, name), append(places, i)
+		}
+	}
+	pictures, err := c.Pictures(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	texts, err := c.Texts(ctx, []string{text}, nil)
+	if err != nil {
+		return nil, err
+	}
+	var hits []index.Hit
+	err = each(ctx, texts, pictures, func(_ int, scores []float64) {
+		for _, i := range topOf(scores, k) {
+			hits = append(hits, index.Hit{Row: places[i], Score: float32(scores[i])})
+		}
+	})
+	return hits, err
 }

@@ -3,6 +3,7 @@
 package eval
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,7 +86,12 @@ func readJSON(file string, to any) error {
 	if err != nil {
 		return fmt.Errorf("eval: %w", err)
 	}
-	if err := json.Unmarshal(data, to); err != nil {
+	err = json.Unmarshal(data, to)
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		return fmt.Errorf("eval: %s: byte %d: %s: have a JSON %s, which cannot be there", file, kind.Offset, cmp.Or(kind.Field, "the file"), kind.Value)
+	}
+	if err != nil {
 		return fmt.Errorf("eval: %s: %w", file, err)
 	}
 	return nil

@@ -479,7 +479,7 @@ func TestReadVIST(t *testing.T) {
 		data any
 		want string
 	}{
-		{object{}, "have none"}, {[]any{1}, "cannot unmarshal"}, {object{"annotations": []any{[]any{}}}, "annotation 0: want one"},
+		{object{}, "have none"}, {[]any{1}, "the file: have a JSON array"}, {object{"annotations": []any{[]any{}}}, "annotation 0: want one"},
 		{object{"annotations": []any{line("a", "1", "x"), line("", "1", "x")}}, "annotation 1: want one with story_id"},
 	} {
 		file := jsonFile(t, c.data)

@@ -4,7 +4,7 @@
 //
 // What enters is flat data: a Kernel (WGSL text, its bindings and its Go twin) and a List of commands over buffer handles. What leaves is
 // bytes read back and errors that name the kernel, buffer or command. The package refuses to know tensors, shapes and models, and it starts
-// no device itself: gpu/cpu runs the twins, gpu/native runs WebGPU through wgpu-native.
+// no device itself: gpu/cpu runs Go functions, gpu/native runs WebGPU through wgpu-native.
 package gpu
 
 import "errors"
@@ -60,7 +60,7 @@ var (
 
 // Info describes a Device.
 type Info struct {
-	// Host is what runs the kernels: "cpu" for the Go twins, "native", "browser" or "remote".
+	// Host is what runs the kernels: "cpu" and "twins" for Go functions, "native", "browser" or "remote".
 	Host string `json:"host"`
 	// Adapter, Vendor, Backend and Driver are the names that the host gives, for people to read.
 	Adapter string `json:"adapter"`
@@ -127,14 +127,16 @@ type Kernel struct {
 	// Reach, where there is one, says how many words of each binding a dispatch with these parameters looks at, whatever the buffers contain; nil if
 	// the kernel cannot run with them. Devices refuse dispatches that reach outside their buffers, and that bounds the time a dispatch takes.
 	Reach func(params []byte) []uint64
-	// Twin computes in Go, on plain words, what one dispatch of the kernel computes.
+	// Twin computes in Go, on plain words, what one dispatch of the kernel computes: the meaning of the kernel.
 	Twin func(Call)
+	// Fast, where there is one, computes the same as Twin as fast as a CPU can, on all cores and in f32.
+	Fast func(Call)
 }
 
 // MaxParams is the most bytes of parameters that a kernel may take, and the stride of parameters within a List.
 const MaxParams = 256
 
-// Call is what a twin gets: the dispatch as the shader sees it.
+// Call is what a Twin or Fast gets: the dispatch as the shader sees it.
 type Call struct {
 	Groups  [3]uint32
 	Params  []byte

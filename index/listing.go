@@ -13,12 +13,6 @@ import (
 	"unicode/utf8"
 )
 
-// Entry is a line of a listing: a picture and its caption.
-type Entry struct {
-	Caption string
-	Image   string // path or URL
-}
-
 // Credit is what a credits file says of a picture.
 type Credit struct {
 	Concept  string // what it shows
@@ -26,26 +20,9 @@ type Credit struct {
 	Licence  string
 }
 
-// ReadTSV reads a listing in FROMAGe's format: the header line "caption<TAB>image", then one picture a line, both
-// fields present, UTF-8. Quotes are letters like others (pandas, as the reference calls it, would take a field that
-// begins with one as quoted). A byte order mark, CRLF and empty lines are tolerated; anything else is an error with its line.
-func ReadTSV(r io.Reader) ([]Entry, error) {
-	var entries []Entry
-	err := readTable(r, []string{"caption", "image"}, func(line int, f []string) error {
-		if f[0] == "" || f[1] == "" {
-			return fmt.Errorf("index: listing line %d: want a caption and an image, have %q and %q", line, f[0], f[1])
-		}
-		entries = append(entries, Entry{Caption: f[0], Image: f[1]})
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return entries, nil
-}
-
-// ReadCredits reads a credits file, by image: like ReadTSV, with the columns image, concept, keywords and licence, of
-// which only the image must be there. An image that comes twice is an error.
+// ReadCredits reads a credits file, by image: the header line "image<TAB>concept<TAB>keywords<TAB>licence", then one picture a line, of which only
+// the image must be there, UTF-8. Quotes are letters like others. A byte order mark, CRLF and empty lines are tolerated; anything else, and an image that
+// comes twice, is an error with its line.
 func ReadCredits(r io.Reader) (map[string]Credit, error) {
 	credits := make(map[string]Credit)
 	err := readTable(r, []string{"image", "concept", "keywords", "licence"}, func(line int, f []string) error {

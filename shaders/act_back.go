@@ -11,11 +11,11 @@ import (
 // ActBack is the gradient of an activation: x (N) before it, dy (N) → dx (N) = dy·act′(x), all f32. For ActReLU, whose slope at 0 is 0, x may
 // as well be the activated values. x and dy may be one buffer.
 func ActBack(_ gpu.Info, p ActBackParams) Dispatch {
-	return Dispatch{kernel(variant{file: "act_back"}, actBackKernel(actBackTwin)), p.encode(), grid(ceil(int(p.N), actBackWG))}
+	return Dispatch{kernel(variant{file: "act_back"}, actBackKernel(byRows(func(p ActBackParams) int { return int(p.N) }, actBackRows))), p.encode(), grid(ceil(int(p.N), actBackWG))}
 }
 
-func actBackTwin(p ActBackParams, b actBackBuffers) {
-	for i := range b.Dx[:p.N] {
+func actBackRows(p ActBackParams, b actBackBuffers, first, last int) {
+	for i := first; i < last; i++ {
 		b.Dx[i] = float32(float64(b.Dy[i]) * actSlope(p.Act, float64(b.X[i])))
 	}
 }

@@ -5,8 +5,10 @@ package shaders
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // attentionMaxDh is the most columns that a head may have.
@@ -26,7 +28,7 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 		v.file = "attention_software"
 		groups = ceil(groups, attentionSoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionKernel(attentionTwin)), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
 }
 
 func checkHead(kernel string, Dh uint32) {
@@ -84,6 +86,37 @@ func (p AttentionParams) reach() []uint64 {
 	}
 	T, width := uint64(p.T), words(uint64(p.Heads), uint64(p.Dh))
 	return []uint64{words(T, max(uint64(p.QStride), width)), uint64(max(p.KOffset, p.VOffset)) + width, words(T, 4), words(T, width)}
+}
+
+// attentionFast computes in f32, like a GPU, tokens and heads at once.
+func attentionFast(p AttentionParams, b attentionBuffers) {
+	heads, Dh, stride := int(p.Heads), int(p.Dh), int(p.KVStride)
+	parallel(int(p.T)*heads, func(from, to int) {
+		var weights []float32
+		for n := from; n < to; n++ {
+			t, h := n/heads, n%heads
+			y := b.Y[n*Dh:][:Dh]
+			clear(y)
+			first, count := int(b.Tokens[4*t+2]), int(b.Tokens[4*t+3])
+			if count == 0 {
+				continue
+			}
+			_ = b.Kv[:(count-1)*stride] // a wild count shows before there is made room for it
+			weights = slices.Grow(weights[:0], count)[:count]
+			rows := b.Kv[first*stride+h*Dh:]
+			simd.Dots(weights, b.Q[t*int(p.QStride)+h*Dh:][:Dh], rows[p.KOffset:], stride)
+			sum := simd.Exp(weights, weights, p.Scale, largestScaled(weights, p.Scale))
+			simd.Mix(y, weights, rows[p.VOffset:], stride)
+			for d := range y {
+				y[d] /= sum
+			}
+		}
+	})
+}
+
+// largestScaled is the largest of factor·x.
+func largestScaled(x []float32, factor float32) float32 {
+	return max(factor*slices.Max(x), factor*slices.Min(x))
 }
 
 func attentionCases() []Case {

@@ -4,8 +4,10 @@ package shaders
 
 import (
 	"math"
+	"slices"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // AttentionBackQuery is the first half of Attention's gradient: q (T,QStride) f32, kv (rows,KVStride) f32, tokens (T,4) u32 and
@@ -18,7 +20,7 @@ func AttentionBackQuery(info gpu.Info, p AttentionBackQueryParams) Dispatch {
 	if info.Software {
 		groups = ceil(groups, attentionBackQuerySoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionBackQueryKernel(attentionBackQueryTwin)), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, attentionBackQueryKernel(attentionBackQueryTwin, attentionBackQueryFast)), p.encode(), grid(groups)}
 }
 
 // attentionBackVariant chooses a text for heads of Dh columns; aligned is a multiple of 4 where Dh and all strides and offsets of q and kv are.
@@ -80,6 +82,39 @@ func dot(a, b []float32) float64 {
 		sum += float64(v) * float64(b[i])
 	}
 	return sum
+}
+
+// attentionBackQueryFast computes in f32, like a GPU, tokens and heads at once.
+func attentionBackQueryFast(p AttentionBackQueryParams, b attentionBackQueryBuffers) {
+	heads, Dh, stride := int(p.Heads), int(p.Dh), int(p.KVStride)
+	parallel(int(p.T)*heads, func(from, to int) {
+		var weights, products []float32
+		for n := from; n < to; n++ {
+			t, h := n/heads, n%heads
+			dq, stats := b.Dqkv[t*int(p.DStride)+h*Dh:][:Dh], b.Stats[2*n:2*n+2]
+			clear(dq)
+			clear(stats)
+			first, count := int(b.Tokens[4*t+2]), int(b.Tokens[4*t+3])
+			if count == 0 {
+				continue
+			}
+			weights, products = slices.Grow(weights[:0], count)[:count], slices.Grow(products[:0], count)[:count]
+			rows := b.Kv[first*stride+h*Dh:]
+			simd.Dots(weights, b.Q[t*int(p.QStride)+h*Dh:][:Dh], rows[p.KOffset:], stride)
+			simd.Dots(products, b.Dy[n*Dh:][:Dh], rows[p.VOffset:], stride)
+			largest := largestScaled(weights, p.Scale)
+			sum, mean := simd.Exp(weights, weights, p.Scale, largest), float32(0)
+			for j, w := range weights {
+				weights[j] = w / sum
+				mean += weights[j] * products[j]
+			}
+			for j, v := range products {
+				weights[j] *= p.Scale * (v - mean)
+			}
+			simd.Mix(dq, weights, rows[p.KOffset:], stride)
+			stats[0], stats[1] = largest+float32(math.Log(float64(sum))), mean
+		}
+	})
 }
 
 func attentionBackQueryCases() []Case {

@@ -4,8 +4,10 @@ package shaders
 
 import (
 	"math"
+	"slices"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // AttentionBackRows is the second half of Attention's gradient: q, kv, tokens and dy as in AttentionBackQuery, and the stats that it made → dk and
@@ -19,7 +21,7 @@ func AttentionBackRows(info gpu.Info, p AttentionBackRowsParams) Dispatch {
 	if info.Software {
 		groups = ceil(groups, attentionBackRowsSoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionBackRowsKernel(attentionBackRowsTwin)), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, attentionBackRowsKernel(attentionBackRowsTwin, attentionBackRowsFast)), p.encode(), grid(groups)}
 }
 
 func attentionBackRowsTwin(p AttentionBackRowsParams, b attentionBackRowsBuffers) {
@@ -47,6 +49,43 @@ func attentionBackRowsTwin(p AttentionBackRowsParams, b attentionBackRowsBuffers
 			}
 		}
 	}
+}
+
+// attentionBackRowsFast computes in f32, like a GPU, tokens and heads at once.
+func attentionBackRowsFast(p AttentionBackRowsParams, b attentionBackRowsBuffers) {
+	T, heads, Dh := int(p.T), int(p.Heads), int(p.Dh)
+	parallel(T*heads, func(from, to int) {
+		var weights, slopes []float32
+		for n := from; n < to; n++ {
+			r, h := n/heads, n%heads
+			grad := b.Dqkv[r*int(p.DStride)+h*Dh:]
+			dk, dv := grad[p.DKOffset:][:Dh], grad[p.DVOffset:][:Dh]
+			clear(dk)
+			clear(dv)
+			first, count := b.Tokens[4*r+2], b.Tokens[4*r+3]
+			if count == 0 {
+				continue
+			}
+			end := r + 1
+			for end < T && b.Tokens[4*end+2] == first {
+				end++
+			}
+			weights, slopes = slices.Grow(weights[:0], end-r)[:end-r], slices.Grow(slopes[:0], end-r)[:end-r]
+			row := b.Kv[(int(first)+int(count)-1)*int(p.KVStride)+h*Dh:]
+			q, dy := b.Q[r*int(p.QStride)+h*Dh:], b.Dy[n*Dh:]
+			simd.Dots(weights, row[p.KOffset:][:Dh], q, int(p.QStride))
+			simd.Dots(slopes, row[p.VOffset:][:Dh], dy, heads*Dh)
+			for i, score := range weights {
+				weights[i] = p.Scale*score - b.Stats[2*(n+i*heads)]
+			}
+			simd.Exp(weights, weights, 1, 0)
+			for i, w := range weights {
+				slopes[i] = p.Scale * w * (slopes[i] - b.Stats[2*(n+i*heads)+1])
+			}
+			simd.Mix(dk, slopes, q, int(p.QStride))
+			simd.Mix(dv, weights, dy, heads*Dh)
+		}
+	})
 }
 
 func attentionBackRowsCases() []Case {

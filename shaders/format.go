@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"github.com/x448/float16"
+
+	"fromage/internal/simd"
 )
 
 // Format is how the values of a weight matrix (rows, K) are stored: two buffers, the values and the scales, row after row.
@@ -307,6 +309,16 @@ func (f Format) decodeRow(values, scales []uint32, r int, dst []float32) {
 	f.DecodeRow(b, s, dst)
 }
 
+// decodePart reads values first to last−1 of row r of a matrix with rows of K into dst. first is where a block begins.
+func (f Format) decodePart(values, scales []uint32, K, r, first, last int, dst []float32) {
+	if f == F32 {
+		copy(dst, floats(values)[r*K+first:r*K+last])
+		return
+	}
+	at, to := r*f.RowBytes(K), r*f.ScaleBytes(K)
+	f.DecodeRow(bytesOf(values)[at+f.RowBytes(first):at+f.RowBytes(last)], bytesOf(scales)[to+f.ScaleBytes(first):to+f.ScaleBytes(last)], dst[:last-first])
+}
+
 // DecodeRow is the inverse of EncodeRow, up to rounding.
 func (f Format) DecodeRow(values, scales []byte, row []float32) {
 	switch f {
@@ -315,15 +327,15 @@ func (f Format) DecodeRow(values, scales []byte, row []float32) {
 			row[k] = math.Float32frombits(get32(values[4*k:]))
 		}
 	case F16:
-		for k := range row {
+		for k := simd.DecodeF16(row, values); k < len(row); k++ {
 			row[k] = widen(get16(values[2*k:]))
 		}
 	case Q8:
-		for i := 0; i < len(row); i += Block {
+		for i := simd.DecodeQ8(row, values, scales); i < len(row); i += Block {
 			decodeQ8((*[Block]byte)(values[i:]), widen(get16(scales[i/Block*2:])), (*[Block]float32)(row[i:]))
 		}
 	case Q4:
-		for i := 0; i < len(row); i += Block {
+		for i := simd.DecodeQ4(row, values, scales); i < len(row); i += Block {
 			s := scales[i/Block*4:]
 			decodeQ4((*[Block / 2]byte)(values[i/2:]), widen(get16(s)), widen(get16(s[2:])), (*[Block]float32)(row[i:]))
 		}

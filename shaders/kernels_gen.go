@@ -40,17 +40,24 @@ type actBackBuffers struct {
 	Dx []float32 // (N)
 }
 
-// actBackKernel is a kernel with the interface of act_back.wgsl and the given twin.
-func actBackKernel(twin func(ActBackParams, actBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// actBackKernel is a kernel with the interface of act_back.wgsl, the given twin and, where there is one, something faster.
+func actBackKernel(twin func(ActBackParams, actBackBuffers), fast ...func(ActBackParams, actBackBuffers)) gpu.Kernel {
+	call := func(f func(ActBackParams, actBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
 		Reach:    reachOf(decodeActBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of adam_w.wgsl.
@@ -114,17 +121,24 @@ type adamWBuffers struct {
 	V     []float32 // running mean of g²
 }
 
-// adamWKernel is a kernel with the interface of adam_w.wgsl and the given twin.
-func adamWKernel(twin func(AdamWParams, adamWBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// adamWKernel is a kernel with the interface of adam_w.wgsl, the given twin and, where there is one, something faster.
+func adamWKernel(twin func(AdamWParams, adamWBuffers), fast ...func(AdamWParams, adamWBuffers)) gpu.Kernel {
+	call := func(f func(AdamWParams, adamWBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"g", "norms", "w", "m", "v"},
 		Reach:    reachOf(decodeAdamWParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of add.wgsl.
@@ -156,17 +170,24 @@ type addBuffers struct {
 	Y []float32 // (N)
 }
 
-// addKernel is a kernel with the interface of add.wgsl and the given twin.
-func addKernel(twin func(AddParams, addBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// addKernel is a kernel with the interface of add.wgsl, the given twin and, where there is one, something faster.
+func addKernel(twin func(AddParams, addBuffers), fast ...func(AddParams, addBuffers)) gpu.Kernel {
+	call := func(f func(AddParams, addBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "y"},
 		Reach:    reachOf(decodeAddParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of attention.wgsl.
@@ -221,17 +242,24 @@ type attentionBuffers struct {
 	Y      []float32 // (T,Heads·Dh)
 }
 
-// attentionKernel is a kernel with the interface of attention.wgsl and the given twin.
-func attentionKernel(twin func(AttentionParams, attentionBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// attentionKernel is a kernel with the interface of attention.wgsl, the given twin and, where there is one, something faster.
+func attentionKernel(twin func(AttentionParams, attentionBuffers), fast ...func(AttentionParams, attentionBuffers)) gpu.Kernel {
+	call := func(f func(AttentionParams, attentionBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "y"},
 		Reach:    reachOf(decodeAttentionParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of attention_back_query.wgsl.
@@ -291,17 +319,24 @@ type attentionBackQueryBuffers struct {
 	Dqkv   []float32 // (T,DStride); head h of dq at column h·Dh
 }
 
-// attentionBackQueryKernel is a kernel with the interface of attention_back_query.wgsl and the given twin.
-func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQueryBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// attentionBackQueryKernel is a kernel with the interface of attention_back_query.wgsl, the given twin and, where there is one, something faster.
+func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQueryBuffers), fast ...func(AttentionBackQueryParams, attentionBackQueryBuffers)) gpu.Kernel {
+	call := func(f func(AttentionBackQueryParams, attentionBackQueryBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
 		Reach:    reachOf(decodeAttentionBackQueryParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of attention_back_query_software.wgsl.
@@ -372,17 +407,24 @@ type attentionBackRowsBuffers struct {
 	Dqkv   []float32 // (T,DStride); only columns of keys and values are written
 }
 
-// attentionBackRowsKernel is a kernel with the interface of attention_back_rows.wgsl and the given twin.
-func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// attentionBackRowsKernel is a kernel with the interface of attention_back_rows.wgsl, the given twin and, where there is one, something faster.
+func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRowsBuffers), fast ...func(AttentionBackRowsParams, attentionBackRowsBuffers)) gpu.Kernel {
+	call := func(f func(AttentionBackRowsParams, attentionBackRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
 		Reach:    reachOf(decodeAttentionBackRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of attention_back_rows_software.wgsl.
@@ -423,17 +465,24 @@ type contrastBuffers struct {
 	Stats  []float32 // (2·B,4): rows, then columns
 }
 
-// contrastKernel is a kernel with the interface of contrast.wgsl and the given twin.
-func contrastKernel(twin func(ContrastParams, contrastBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// contrastKernel is a kernel with the interface of contrast.wgsl, the given twin and, where there is one, something faster.
+func contrastKernel(twin func(ContrastParams, contrastBuffers), fast ...func(ContrastParams, contrastBuffers)) gpu.Kernel {
+	call := func(f func(ContrastParams, contrastBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "stats"},
 		Reach:    reachOf(decodeContrastParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of contrast_back.wgsl.
@@ -478,17 +527,24 @@ type contrastBackBuffers struct {
 	Dscale []float32 // (B), or anything where Transposed is 1
 }
 
-// contrastBackKernel is a kernel with the interface of contrast_back.wgsl and the given twin.
-func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// contrastBackKernel is a kernel with the interface of contrast_back.wgsl, the given twin and, where there is one, something faster.
+func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers), fast ...func(ContrastBackParams, contrastBackBuffers)) gpu.Kernel {
+	call := func(f func(ContrastBackParams, contrastBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"logits", "stats", "other", "scale", "dx", "dscale"},
 		Reach:    reachOf(decodeContrastBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of copy_rows.wgsl.
@@ -525,17 +581,24 @@ type copyRowsBuffers struct {
 	Y []float32
 }
 
-// copyRowsKernel is a kernel with the interface of copy_rows.wgsl and the given twin.
-func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// copyRowsKernel is a kernel with the interface of copy_rows.wgsl, the given twin and, where there is one, something faster.
+func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers), fast ...func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
+	call := func(f func(CopyRowsParams, copyRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeCopyRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of cross_entropy.wgsl.
@@ -574,17 +637,24 @@ type crossEntropyBuffers struct {
 	Y       []float32 // (R0+R or more,2)
 }
 
-// crossEntropyKernel is a kernel with the interface of cross_entropy.wgsl and the given twin.
-func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// crossEntropyKernel is a kernel with the interface of cross_entropy.wgsl, the given twin and, where there is one, something faster.
+func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers), fast ...func(CrossEntropyParams, crossEntropyBuffers)) gpu.Kernel {
+	call := func(f func(CrossEntropyParams, crossEntropyBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"labels", "weights", "logits", "y"},
 		Reach:    reachOf(decodeCrossEntropyParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of embed.wgsl.
@@ -636,17 +706,24 @@ type embedBuffers struct {
 	Y      []float32 // (T,K)
 }
 
-// embedKernel is a kernel with the interface of embed.wgsl and the given twin.
-func embedKernel(twin func(EmbedParams, embedBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// embedKernel is a kernel with the interface of embed.wgsl, the given twin and, where there is one, something faster.
+func embedKernel(twin func(EmbedParams, embedBuffers), fast ...func(EmbedParams, embedBuffers)) gpu.Kernel {
+	call := func(f func(EmbedParams, embedBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
 		Reach:    reachOf(decodeEmbedParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of embed_back.wgsl.
@@ -691,17 +768,24 @@ type embedBackBuffers struct {
 	Dtable []float32 // (Rows,K)
 }
 
-// embedBackKernel is a kernel with the interface of embed_back.wgsl and the given twin.
-func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// embedBackKernel is a kernel with the interface of embed_back.wgsl, the given twin and, where there is one, something faster.
+func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers), fast ...func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
+	call := func(f func(EmbedBackParams, embedBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "dx", "dtable"},
 		Reach:    reachOf(decodeEmbedBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of gather_rows.wgsl.
@@ -736,17 +820,24 @@ type gatherRowsBuffers struct {
 	Y    []float32 // (R,D)
 }
 
-// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl and the given twin.
-func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl, the given twin and, where there is one, something faster.
+func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers), fast ...func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
+	call := func(f func(GatherRowsParams, gatherRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "rows", "y"},
 		Reach:    reachOf(decodeGatherRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of layer_norm.wgsl.
@@ -785,17 +876,24 @@ type layerNormBuffers struct {
 	Y      []float32 // (T,D)
 }
 
-// layerNormKernel is a kernel with the interface of layer_norm.wgsl and the given twin.
-func layerNormKernel(twin func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// layerNormKernel is a kernel with the interface of layer_norm.wgsl, the given twin and, where there is one, something faster.
+func layerNormKernel(twin func(LayerNormParams, layerNormBuffers), fast ...func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
+	call := func(f func(LayerNormParams, layerNormBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "bias", "y"},
 		Reach:    reachOf(decodeLayerNormParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of layer_norm_back.wgsl.
@@ -838,17 +936,24 @@ type layerNormBackBuffers struct {
 	Dx     []float32 // (T,D)
 }
 
-// layerNormBackKernel is a kernel with the interface of layer_norm_back.wgsl and the given twin.
-func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// layerNormBackKernel is a kernel with the interface of layer_norm_back.wgsl, the given twin and, where there is one, something faster.
+func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers), fast ...func(LayerNormBackParams, layerNormBackBuffers)) gpu.Kernel {
+	call := func(f func(LayerNormBackParams, layerNormBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "dy", "add", "dx"},
 		Reach:    reachOf(decodeLayerNormBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of linear.wgsl.
@@ -904,17 +1009,24 @@ type linearBuffers struct {
 	Y        []float32 // (T,Stride), only columns F0 to F0+F are written
 }
 
-// linearKernel is a kernel with the interface of linear.wgsl and the given twin.
-func linearKernel(twin func(LinearParams, linearBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// linearKernel is a kernel with the interface of linear.wgsl, the given twin and, where there is one, something faster.
+func linearKernel(twin func(LinearParams, linearBuffers), fast ...func(LinearParams, linearBuffers)) gpu.Kernel {
+	call := func(f func(LinearParams, linearBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "w", "s", "bias", "residual", "y"},
 		Reach:    reachOf(decodeLinearParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of linear_back.wgsl.
@@ -963,17 +1075,24 @@ type linearBackBuffers struct {
 	Dx  []float32 // (T,K)
 }
 
-// linearBackKernel is a kernel with the interface of linear_back.wgsl and the given twin.
-func linearBackKernel(twin func(LinearBackParams, linearBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// linearBackKernel is a kernel with the interface of linear_back.wgsl, the given twin and, where there is one, something faster.
+func linearBackKernel(twin func(LinearBackParams, linearBackBuffers), fast ...func(LinearBackParams, linearBackBuffers)) gpu.Kernel {
+	call := func(f func(LinearBackParams, linearBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"dy", "w", "s", "add", "dx"},
 		Reach:    reachOf(decodeLinearBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of linear_back_block.wgsl.
@@ -1087,17 +1206,24 @@ type linearWeightBackBuffers struct {
 	Db []float32 // (F)
 }
 
-// linearWeightBackKernel is a kernel with the interface of linear_weight_back.wgsl and the given twin.
-func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// linearWeightBackKernel is a kernel with the interface of linear_weight_back.wgsl, the given twin and, where there is one, something faster.
+func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBuffers), fast ...func(LinearWeightBackParams, linearWeightBackBuffers)) gpu.Kernel {
+	call := func(f func(LinearWeightBackParams, linearWeightBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"dy", "x", "dw", "db"},
 		Reach:    reachOf(decodeLinearWeightBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of linear_weight_back_block.wgsl.
@@ -1163,17 +1289,24 @@ type nllBuffers struct {
 	Y      []float32 // (R,2)
 }
 
-// nllKernel is a kernel with the interface of nll.wgsl and the given twin.
-func nllKernel(twin func(NLLParams, nllBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// nllKernel is a kernel with the interface of nll.wgsl, the given twin and, where there is one, something faster.
+func nllKernel(twin func(NLLParams, nllBuffers), fast ...func(NLLParams, nllBuffers)) gpu.Kernel {
+	call := func(f func(NLLParams, nllBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "labels", "y"},
 		Reach:    reachOf(decodeNLLParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of normalize.wgsl.
@@ -1207,17 +1340,24 @@ type normalizeBuffers struct {
 	Y []float32 // (T,D)
 }
 
-// normalizeKernel is a kernel with the interface of normalize.wgsl and the given twin.
-func normalizeKernel(twin func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// normalizeKernel is a kernel with the interface of normalize.wgsl, the given twin and, where there is one, something faster.
+func normalizeKernel(twin func(NormalizeParams, normalizeBuffers), fast ...func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
+	call := func(f func(NormalizeParams, normalizeBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeNormalizeParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of normalize_back.wgsl.
@@ -1252,17 +1392,24 @@ type normalizeBackBuffers struct {
 	Dx []float32 // (T,D)
 }
 
-// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl and the given twin.
-func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl, the given twin and, where there is one, something faster.
+func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers), fast ...func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
+	call := func(f func(NormalizeBackParams, normalizeBackBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
 		Reach:    reachOf(decodeNormalizeBackParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of patches.wgsl.
@@ -1299,17 +1446,24 @@ type patchesBuffers struct {
 	Y []float32 // (B·G·G,3·P·P)
 }
 
-// patchesKernel is a kernel with the interface of patches.wgsl and the given twin.
-func patchesKernel(twin func(PatchesParams, patchesBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// patchesKernel is a kernel with the interface of patches.wgsl, the given twin and, where there is one, something faster.
+func patchesKernel(twin func(PatchesParams, patchesBuffers), fast ...func(PatchesParams, patchesBuffers)) gpu.Kernel {
+	call := func(f func(PatchesParams, patchesBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodePatchesParams),
-		Twin: func(c gpu.Call) {
-			twin(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of rescale_row.wgsl.
@@ -1345,17 +1499,24 @@ type rescaleRowBuffers struct {
 	W []float32
 }
 
-// rescaleRowKernel is a kernel with the interface of rescale_row.wgsl and the given twin.
-func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// rescaleRowKernel is a kernel with the interface of rescale_row.wgsl, the given twin and, where there is one, something faster.
+func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers), fast ...func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel {
+	call := func(f func(RescaleRowParams, rescaleRowBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.ReadWrite},
 		Labels:   []string{"w"},
 		Reach:    reachOf(decodeRescaleRowParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of scatter_rows.wgsl.
@@ -1393,17 +1554,24 @@ type scatterRowsBuffers struct {
 	Y     []float32 // (T,D)
 }
 
-// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl and the given twin.
-func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl, the given twin and, where there is one, something faster.
+func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers), fast ...func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
+	call := func(f func(ScatterRowsParams, scatterRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "index", "y"},
 		Reach:    reachOf(decodeScatterRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of similarities.wgsl.
@@ -1439,17 +1607,24 @@ type similaritiesBuffers struct {
 	Y     []float32 // (B,B)
 }
 
-// similaritiesKernel is a kernel with the interface of similarities.wgsl and the given twin.
-func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// similaritiesKernel is a kernel with the interface of similarities.wgsl, the given twin and, where there is one, something faster.
+func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers), fast ...func(SimilaritiesParams, similaritiesBuffers)) gpu.Kernel {
+	call := func(f func(SimilaritiesParams, similaritiesBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "scale", "y"},
 		Reach:    reachOf(decodeSimilaritiesParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of square_sums.wgsl.
@@ -1487,17 +1662,24 @@ type squareSumsBuffers struct {
 	Y []float32
 }
 
-// squareSumsKernel is a kernel with the interface of square_sums.wgsl and the given twin.
-func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// squareSumsKernel is a kernel with the interface of square_sums.wgsl, the given twin and, where there is one, something faster.
+func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers), fast ...func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel {
+	call := func(f func(SquareSumsParams, squareSumsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"g", "y"},
 		Reach:    reachOf(decodeSquareSumsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of store_rows.wgsl.
@@ -1544,17 +1726,24 @@ type storeRowsBuffers struct {
 	Y      []float32 // (rows,TargetStride)
 }
 
-// storeRowsKernel is a kernel with the interface of store_rows.wgsl and the given twin.
-func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// storeRowsKernel is a kernel with the interface of store_rows.wgsl, the given twin and, where there is one, something faster.
+func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers), fast ...func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
+	call := func(f func(StoreRowsParams, storeRowsBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "tokens", "y"},
 		Reach:    reachOf(decodeStoreRowsParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of sum.wgsl.
@@ -1588,17 +1777,24 @@ type sumBuffers struct {
 	Y []float32
 }
 
-// sumKernel is a kernel with the interface of sum.wgsl and the given twin.
-func sumKernel(twin func(SumParams, sumBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// sumKernel is a kernel with the interface of sum.wgsl, the given twin and, where there is one, something faster.
+func sumKernel(twin func(SumParams, sumBuffers), fast ...func(SumParams, sumBuffers)) gpu.Kernel {
+	call := func(f func(SumParams, sumBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeSumParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of top_k.wgsl.
@@ -1640,17 +1836,24 @@ type topKBuffers struct {
 	OutRows   []uint32 // (blocks,K)
 }
 
-// topKKernel is a kernel with the interface of top_k.wgsl and the given twin.
-func topKKernel(twin func(TopKParams, topKBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// topKKernel is a kernel with the interface of top_k.wgsl, the given twin and, where there is one, something faster.
+func topKKernel(twin func(TopKParams, topKBuffers), fast ...func(TopKParams, topKBuffers)) gpu.Kernel {
+	call := func(f func(TopKParams, topKBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"scores", "index", "out_scores", "out_rows"},
 		Reach:    reachOf(decodeTopKParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }
 
 // Constants of top_k_software.wgsl.
@@ -1694,15 +1897,22 @@ type visionEmbedBuffers struct {
 	Y        []float32 // (B·N,D)
 }
 
-// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl and the given twin.
-func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
-	return gpu.Kernel{
+// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl, the given twin and, where there is one, something faster.
+func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers), fast ...func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
+	call := func(f func(VisionEmbedParams, visionEmbedBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"patches", "cls", "position", "y"},
 		Reach:    reachOf(decodeVisionEmbedParams),
-		Twin: func(c gpu.Call) {
-			twin(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		},
+		Twin:     call(twin),
 	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
 }

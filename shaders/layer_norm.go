@@ -10,12 +10,12 @@ import (
 
 // LayerNorm normalises rows: x (T,D), weight (D), bias (D) → y (T,D), all f32; torch's nn.LayerNorm over the last dimension.
 func LayerNorm(_ gpu.Info, p LayerNormParams) Dispatch {
-	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(layerNormTwin)), p.encode(), grid(int(p.T))}
+	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(int(p.T))}
 }
 
-func layerNormTwin(p LayerNormParams, b layerNormBuffers) {
+func layerNormRows(p LayerNormParams, b layerNormBuffers, first, last int) {
 	D := int(p.D)
-	for t := range int(p.T) {
+	for t := first; t < last; t++ {
 		x, y := b.X[t*D:(t+1)*D], b.Y[t*D:(t+1)*D]
 		mean, rstd := rowMoments(x, float64(p.Eps))
 		for d, v := range x {

@@ -7,12 +7,12 @@ import "fromage/gpu"
 // LayerNormBack is the gradient of LayerNorm for x: x (T,D), weight (D), dy (T,D), add (T,D) → dx (T,D), all f32; mean and deviation of the rows
 // are computed anew. add is added where p.Add is AddTensor, and not read otherwise. dy and add may be one buffer.
 func LayerNormBack(_ gpu.Info, p LayerNormBackParams) Dispatch {
-	return Dispatch{kernel(variant{file: "layer_norm_back"}, layerNormBackKernel(layerNormBackTwin)), p.encode(), grid(int(p.T))}
+	return Dispatch{kernel(variant{file: "layer_norm_back"}, layerNormBackKernel(byRows(func(p LayerNormBackParams) int { return int(p.T) }, layerNormBackRows))), p.encode(), grid(int(p.T))}
 }
 
-func layerNormBackTwin(p LayerNormBackParams, b layerNormBackBuffers) {
+func layerNormBackRows(p LayerNormBackParams, b layerNormBackBuffers, first, last int) {
 	D := int(p.D)
-	for t := range int(p.T) {
+	for t := first; t < last; t++ {
 		x, dy, dx := b.X[t*D:(t+1)*D], b.Dy[t*D:(t+1)*D], b.Dx[t*D:(t+1)*D]
 		mean, rstd := rowMoments(x, float64(p.Eps))
 		slope, product := 0.0, 0.0

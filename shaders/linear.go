@@ -4,10 +4,9 @@ package shaders
 
 import (
 	"math"
-	"runtime"
-	"sync"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // What a linear layer applies to its sums: LinearParams.Act.
@@ -26,7 +25,9 @@ const (
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	v, groups := linearVariant(info, format, p)
-	k := linearKernel(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })
+	twin := func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) }
+	fast := func(p LinearParams, b linearBuffers) { linearFast(format, p, b) }
+	k := linearKernel(twin, fast)
 	k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
 	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
 }
@@ -105,31 +106,13 @@ func linearVariants(info gpu.Info) []Dispatch {
 
 // linearTwin decodes each row of w once and takes its products with all tokens in float64, the rows shared out among goroutines.
 func linearTwin(format Format, p LinearParams, b linearBuffers) {
-	T, K, F := int(p.T), int(p.K), int(p.F)
+	T, K := int(p.T), int(p.K)
 	x := make([]float64, T*K)
 	for i := range x {
 		x[i] = float64(b.X[i])
 	}
-	workers := min(runtime.GOMAXPROCS(0), 1+T*K*F/linearSplit)
-	var done sync.WaitGroup
-	failed := make([]any, workers)
-	for i := range workers {
-		done.Go(func() {
-			defer func() { failed[i] = recover() }()
-			linearRows(format, p, b, x, F*i/workers, F*(i+1)/workers)
-		})
-	}
-	done.Wait()
-	// A buffer that is too short shows as a panic, which the caller, not its goroutines, can answer for.
-	for _, r := range failed {
-		if r != nil {
-			panic(r)
-		}
-	}
+	parallel(int(p.F), func(first, last int) { linearRows(format, p, b, x, first, last) })
 }
-
-// linearSplit is how many products are worth a goroutine: about 30 µs of work.
-const linearSplit = 1 << 16
 
 // linearRows computes features first to last−1 for all tokens, four at a time; beyond the last, rows of an earlier turn are computed again.
 func linearRows(format Format, p LinearParams, b linearBuffers, x []float64, first, last int) {
@@ -179,14 +162,7 @@ func linearStore(p LinearParams, b linearBuffers, t, f int, v float64) {
 	if p.Bias == 1 {
 		v += float64(b.Bias[int(p.F0)+f])
 	}
-	switch p.Act {
-	case ActReLU:
-		v = max(v, 0)
-	case ActQuickGELU:
-		v /= 1 + math.Exp(-1.702*v)
-	case ActGELU:
-		v *= 0.5 * math.Erfc(-v/math.Sqrt2)
-	}
+	v = activate(p.Act, v)
 	i := t*int(p.Stride) + int(p.F0) + f
 	if p.Residual == 1 {
 		v += float64(b.Residual[i])
@@ -202,6 +178,84 @@ func (p LinearParams) reachIn(f Format) []uint64 {
 	y := words(uint64(p.T), max(uint64(p.Stride), end))
 	w, s := f.words(p.F, p.K)
 	return []uint64{words(uint64(p.T), uint64(p.K)), w, s, where(p.Bias, end), where(p.Residual, y), y}
+}
+
+// activate is what an activation makes of v.
+func activate(act uint32, v float64) float64 {
+	switch act {
+	case ActReLU:
+		return max(v, 0)
+	case ActQuickGELU:
+		return v / (1 + math.Exp(-1.702*v))
+	case ActGELU:
+		return v * 0.5 * math.Erfc(-v/math.Sqrt2)
+	}
+	return v
+}
+
+// linearDots is how many tokens are still faster as several matrix-vector products than as one nearly empty product of matrices.
+const linearDots = 4
+
+// linearFast computes in f32, like a GPU.
+func linearFast(format Format, p LinearParams, b linearBuffers) {
+	T, K, F := int(p.T), int(p.K), int(p.F)
+	if T > linearDots {
+		product{
+			M: T, N: F, K: K,
+			a:     operand{deep: true, row: func(t, first, last int, dst []float32) { copy(dst, b.X[t*K+first:t*K+last]) }},
+			b:     operand{deep: true, row: func(f, first, last int, dst []float32) { format.decodePart(b.W, b.S, K, f, first, last, dst) }},
+			store: func(t, f int, c []float32) { linearFinish(p, b, t, f, c) },
+		}.run()
+		return
+	}
+	parallel(F, func(first, last int) {
+		row, sums := make([]float32, K), make([]float32, T*(last-first))
+		for f := first; f < last; f++ {
+			if format == F32 {
+				row = floats(b.W)[f*K : (f+1)*K]
+			} else {
+				format.decodePart(b.W, b.S, K, f, 0, K, row)
+			}
+			for t := range T {
+				simd.Dots(sums[t*(last-first)+f-first:][:1], b.X[t*K:(t+1)*K], row, K)
+			}
+		}
+		for t := range T {
+			linearFinish(p, b, t, first, sums[t*(last-first):][:last-first])
+		}
+	})
+}
+
+// linearFinish takes the sums c of token t for features from f on to y, with bias, activation and residual.
+func linearFinish(p LinearParams, b linearBuffers, t, f int, c []float32) {
+	at := int(p.F0) + f
+	if p.Bias == 1 {
+		for i, v := range b.Bias[at : at+len(c)] {
+			c[i] += v
+		}
+	}
+	y := b.Y[t*int(p.Stride)+at:][:len(c)]
+	switch p.Act {
+	case ActReLU:
+		for i, v := range c {
+			c[i] = max(v, 0)
+		}
+	case ActQuickGELU:
+		simd.Exp(y, c, -1.702, 0)
+		for i, v := range c {
+			c[i] = v / (1 + y[i])
+		}
+	case ActGELU:
+		for i, v := range c {
+			c[i] = float32(activate(p.Act, float64(v)))
+		}
+	}
+	if p.Residual == 1 {
+		for i, v := range b.Residual[t*int(p.Stride)+at:][:len(c)] {
+			c[i] += v
+		}
+	}
+	copy(y, c)
 }
 
 func linearCases() []Case {

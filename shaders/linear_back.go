@@ -23,7 +23,9 @@ const (
 // The format must fit K. add is read only where p.Add is AddTensor.
 func LinearBack(info gpu.Info, format Format, p LinearBackParams) Dispatch {
 	v, groups := linearBackVariant(info, format, p)
-	return Dispatch{kernel(v, linearBackKernel(func(p LinearBackParams, b linearBackBuffers) { linearBackTwin(format, p, b) })), p.encode(), grid(groups)}
+	twin := func(p LinearBackParams, b linearBackBuffers) { linearBackTwin(format, p, b) }
+	fast := func(p LinearBackParams, b linearBackBuffers) { linearBackFast(format, p, b) }
+	return Dispatch{kernel(v, linearBackKernel(twin, fast)), p.encode(), grid(groups)}
 }
 
 // linearBackVariant chooses the text and the number of workgroups, as linearVariant does.
@@ -70,6 +72,34 @@ func linearBackTwin(format Format, p LinearBackParams, b linearBackBuffers) {
 		}
 		b.Dx[i] = float32(sum)
 	}
+}
+
+// linearBackFast computes in f32, like a GPU.
+func linearBackFast(format Format, p LinearBackParams, b linearBackBuffers) {
+	K := int(p.K)
+	product{
+		M: int(p.T), N: K, K: int(p.F),
+		a: operand{deep: true, row: func(t, first, last int, dst []float32) {
+			at := t*int(p.Stride) + int(p.F0)
+			copy(dst, b.Dy[at+first:at+last])
+		}},
+		b: operand{row: func(f, first, last int, dst []float32) { format.decodePart(b.W, b.S, K, f, first, last, dst) }},
+		store: func(t, k int, c []float32) {
+			dx := b.Dx[t*K+k:][:len(c)]
+			switch p.Add {
+			case AddTensor:
+				for i, v := range b.Add[t*K+k:][:len(c)] {
+					dx[i] = c[i] + v
+				}
+			case AddSelf:
+				for i, v := range c {
+					dx[i] += v
+				}
+			default:
+				copy(dx, c)
+			}
+		},
+	}.run()
 }
 
 func linearBackCases() []Case {

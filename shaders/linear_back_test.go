@@ -33,6 +33,9 @@ func TestLinearBack(t *testing.T) {
 	for f, K := range [...]uint32{shaders.F32: 3068, shaders.F16: 3064, shaders.Q8: 3136, shaders.Q4: 3104} {
 		add(shaders.Format(f), 130, K, 35, 2, 40)
 	}
+	// Several blocks of the CPU's product in every direction.
+	add(shaders.F32, 245, 260, 519, 1, 530)
+	add(shaders.Q4, 481, 288, 70, 0, 70)
 	// More workgroups than one dimension may have.
 	add(shaders.F32, 2, 65537*32+1, 1, 0, 1)
 	kerneltest.Run(t, cases)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
+	"runtime"
 	"testing"
 
 	"fromage/gpu"
@@ -40,6 +42,9 @@ func TestLinear(t *testing.T) {
 		add(shaders.Format(f), 11, K, 8194, 0, 8194)
 		add(shaders.Format(f), 130, K, 3071, 2, 3073)
 	}
+	// Several blocks of the CPU's product in every direction.
+	add(shaders.F32, 245, 516, 261, 1, 263)
+	add(shaders.Q8, 481, 320, 70, 0, 70)
 	// More workgroups than one dimension may have.
 	add(shaders.F32, 1, 4, 65537*4+1, 0, 65537*4+1)
 	add(shaders.F32, 2, 1, 65537*32+1, 0, 65537*32+1)
@@ -81,14 +86,41 @@ func TestLinearByHand(t *testing.T) {
 	}
 }
 
-// TestLinearShort gives the twin a weight matrix that is too small: the cpu device must answer with an error.
+// TestLinearShort gives the CPU a weight matrix that is too small: the device must answer with an error.
 func TestLinearShort(t *testing.T) {
-	c := shaders.LinearCase(shaders.F16, shaders.LinearParams{T: 9, K: 512, F: 64, Stride: 64})
-	c.Buffers[1] = c.Buffers[1][:len(c.Buffers[1])/2]
-	dev := cpu.New()
-	defer dev.Close()
-	if _, err := c.Run(dev, dev.Info()); !errors.Is(err, gpu.ErrInvalid) {
-		t.Errorf("Linear with half a matrix gave %v, want an error that is gpu.ErrInvalid", err)
+	for _, dev := range []gpu.Device{cpu.New(), cpu.Twins()} {
+		for _, T := range []uint32{1, 9} {
+			c := shaders.LinearCase(shaders.F16, shaders.LinearParams{T: T, K: 512, F: 64, Stride: 64})
+			c.Buffers[1] = c.Buffers[1][:len(c.Buffers[1])/2]
+			if _, err := c.Run(dev, dev.Info()); !errors.Is(err, gpu.ErrInvalid) {
+				t.Errorf("%s: Linear of %d tokens with half a matrix gave %v, want an error that is gpu.ErrInvalid", dev.Info().Host, T, err)
+			}
+		}
+		dev.Close()
+	}
+}
+
+// TestFastOrder runs the fast forms on one core and on several: sums must not depend on how work is shared out.
+func TestFastOrder(t *testing.T) {
+	for _, c := range []shaders.Case{
+		shaders.LinearCase(shaders.Q8, shaders.LinearParams{T: 67, K: 576, F: 1030, Stride: 1030, Act: shaders.ActQuickGELU}),
+		shaders.LinearCase(shaders.Q4, shaders.LinearParams{T: 3, K: 576, F: 1030, Stride: 1030}),
+		shaders.LinearBackCase(shaders.F16, shaders.LinearBackParams{T: 67, K: 1032, F: 600, Stride: 600}),
+		shaders.LinearWeightBackCase(shaders.LinearWeightBackParams{T: 600, K: 1032, F: 67, Stride: 70, Bias: 1}),
+	} {
+		d := c.Dispatch(gpu.Info{Software: true})
+		run := func(cores int) [][]uint32 {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+			buffers := make([][]uint32, len(c.Buffers))
+			for i, b := range c.Buffers {
+				buffers[i] = append([]uint32(nil), b...)
+			}
+			d.Kernel.Fast(gpu.Call{Params: d.Params, Buffers: buffers})
+			return buffers
+		}
+		if one, seven := run(1), run(7); !reflect.DeepEqual(one, seven) {
+			t.Errorf("%s gives other bits on 7 cores than on 1", d.Kernel.Name)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // The sums are taken in an order that depends on the sizes alone.
 func LinearWeightBack(info gpu.Info, p LinearWeightBackParams) Dispatch {
 	v, groups := linearWeightBackVariant(info, p)
-	return Dispatch{kernel(v, linearWeightBackKernel(linearWeightBackTwin)), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, linearWeightBackKernel(linearWeightBackTwin, linearWeightBackFast)), p.encode(), grid(groups)}
 }
 
 // linearWeightBackFew is how many features are still faster with the tokens shared out among lanes than in nearly empty tiles.
@@ -60,6 +60,39 @@ func linearWeightBackTwin(p LinearWeightBackParams, b linearWeightBackBuffers) {
 			b.Db[f] = float32(float64(b.Db[f]) + bias)
 		}
 	}
+}
+
+// linearWeightBackFast computes in f32, like a GPU.
+func linearWeightBackFast(p LinearWeightBackParams, b linearWeightBackBuffers) {
+	T, K, F := int(p.T), int(p.K), int(p.F)
+	dy := func(t, first, last int) []float32 {
+		at := t*int(p.Stride) + int(p.F0)
+		return b.Dy[at+first : at+last]
+	}
+	product{
+		M: F, N: K, K: T,
+		a: operand{row: func(t, first, last int, dst []float32) { copy(dst, dy(t, first, last)) }},
+		b: operand{row: func(t, first, last int, dst []float32) { copy(dst, b.X[t*K+first:t*K+last]) }},
+		store: func(f, k int, c []float32) {
+			for i, v := range c {
+				b.Dw[f*K+k+i] += v
+			}
+		},
+	}.run()
+	if p.Bias == 0 {
+		return
+	}
+	parallel(F, func(first, last int) {
+		sums := make([]float32, last-first)
+		for t := range T {
+			for i, v := range dy(t, first, last) {
+				sums[i] += v
+			}
+		}
+		for i, v := range sums {
+			b.Db[first+i] += v
+		}
+	})
 }
 
 func linearWeightBackCases() []Case {

@@ -25,6 +25,7 @@ func TestLinearWeightBack(t *testing.T) {
 	}
 	add(1021, 388, 2, 1009, 1021) // two columns of a softmax
 	add(19, 3068, 131, 1, 133)    // large tiles
+	add(519, 261, 245, 1, 250)    // several blocks of the CPU's product in every direction
 	add(2, 65537*32+1, 1, 0, 1)   // more workgroups than one dimension may have
 	kerneltest.Run(t, cases)
 }

@@ -4,8 +4,10 @@ package shaders
 
 import (
 	"math"
+	"slices"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // NLL scores labels: logits (R,V) f32, labels (R) u32 → y (R,2) f32, the negative log-likelihood of each label under softmax and the label's
@@ -13,7 +15,7 @@ import (
 // likely). A label that is no column, such as IgnoreLabel, gives (0,0). It is torch's cross_entropy with reduction="none", and rank < k says
 // whether the label is in topk(k).
 func NLL(_ gpu.Info, p NLLParams) Dispatch {
-	return Dispatch{kernel(variant{file: "nll"}, nllKernel(nllTwin)), p.encode(), grid(int(p.R))}
+	return Dispatch{kernel(variant{file: "nll"}, nllKernel(nllTwin, nllFast)), p.encode(), grid(int(p.R))}
 }
 
 // IgnoreLabel marks a row that NLL leaves out.
@@ -59,6 +61,25 @@ func rankIn(x []float32, stride, label int) int {
 func (p NLLParams) reach() []uint64 {
 	R := uint64(p.R)
 	return []uint64{words(R, uint64(p.V)), words(R), words(R, 2)}
+}
+
+// nllFast computes in f32, like a GPU.
+func nllFast(p NLLParams, b nllBuffers) {
+	V := int(p.V)
+	parallel(int(p.R), func(first, last int) {
+		powers := make([]float32, V)
+		for r := first; r < last; r++ {
+			y := b.Y[2*r : 2*r+2]
+			y[0], y[1] = 0, 0
+			if b.Labels[r] >= p.V {
+				continue
+			}
+			row, label := b.Logits[r*V:(r+1)*V], int(b.Labels[r])
+			largest := slices.Max(row)
+			sum := simd.Exp(powers, row, 1, largest)
+			y[0], y[1] = float32(math.Log(float64(sum)))+(largest-row[label]), float32(rankIn(row, 1, label))
+		}
+	})
 }
 
 func nllCases() []Case {

@@ -256,6 +256,17 @@ class Gallery {
     return JSON.parse(await this.#client.call("row", {row: i}));
   }
 
+  /** elsewhere lists the user's pictures that other models have read and this one has not. @returns {Promise<{path: string, caption: string, hash: string}[]>} */
+  async elsewhere() {
+    return JSON.parse(await this.#client.call("elsewhere"));
+  }
+
+  /** file resolves to the file of such a picture, and to null where it is gone. */
+  async file(hash) {
+    const bytes = await this.#client.call("file", {hash});
+    return bytes && new Blob([bytes]);
+  }
+
   /** picture resolves to the file of a picture of the user's own, and to null for others. */
   async picture(row) {
     const bytes = await this.#client.call("picture", {row});

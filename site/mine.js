@@ -9,6 +9,7 @@ export class Mine {
     this.app = app;
     this.rows = new Map(); // path → {row, path, caption}
     app.pictures.ownFile = async (hit) => (this.rows.has(hit.path) ? app.f?.gallery.picture(this.rows.get(hit.path).row) : null);
+    this.others = []; // pictures that another model has read
     this.queue = [];
     this.stopped = false;
     this.running = false;
@@ -21,6 +22,7 @@ export class Mine {
     }
     $('mine-folder').hidden = !('webkitdirectory' in $('mine-folder-input')); // some phones choose no folders
     $('mine-stop').onclick = () => { this.stopped = true; };
+    $('mine-read').onclick = () => this.put(this.others.map((o) => ({ ...o, file: () => app.f.gallery.file(o.hash) })));
     $('mine-clear').onclick = () => this.clear();
     onDrop($('panel-mine'), (files) => this.add(files));
   }
@@ -36,6 +38,7 @@ export class Mine {
     };
     for (let i = gallery.size - 1; i >= 0 && (await own(i)); i--);
     for (let i = gallery.size; await own(i); i++);
+    this.others = await gallery.elsewhere().catch(() => []);
     this.render();
   }
 
@@ -46,7 +49,7 @@ export class Mine {
     this.put(pictures.map((file) => ({ path: path(file), blob: file })));
   }
 
-  // put queues pictures {path, blob} and reads them one after another.
+  // put queues pictures {path, blob}, or {path, caption, file()} of what is kept already, and reads them one after another.
   async put(pictures) {
     this.queue.push(...pictures);
     if (this.running || this.queue.length === 0) return;
@@ -86,11 +89,13 @@ export class Mine {
   }
 
   async one(p) {
-    const blob = await picture(p.blob);
-    const caption = p.path.replace(/^.*\//, '').replace(/\.[^.]*$/, '').replace(/[-_]+/g, ' ');
+    const blob = p.file ? await p.file() : await picture(p.blob);
+    if (!blob) throw new Error('it is no longer kept');
+    const caption = p.caption ?? p.path.replace(/^.*\//, '').replace(/\.[^.]*$/, '').replace(/[-_]+/g, ' ');
     const row = await this.app.f.gallery.add(blob, { path: p.path, caption });
     if (this.rows.has(p.path)) await this.forget(p.path);
     this.rows.set(p.path, { row, path: p.path, caption });
+    this.others = this.others.filter((o) => o.hash !== p.hash);
   }
 
   async forget(p) {
@@ -117,6 +122,8 @@ export class Mine {
 
   render() {
     const rows = [...this.rows.values()];
+    $('mine-others').hidden = this.others.length === 0;
+    $('mine-others-text').textContent = `${plural(this.others.length, 'picture')} of yours ${this.others.length === 1 ? 'was' : 'were'} read by another model.`;
     $('mine-count').textContent = rows.length ? `${plural(rows.length, 'picture')}, in this browser only.` : '';
     $('mine-clear').hidden = rows.length < 2;
     $('mine').replaceChildren(...rows.map((p) => {

@@ -69,6 +69,18 @@ export const files = {
     }
   },
 
+  async list() {
+    const names = [];
+    try {
+      for await (const name of (await folder("own")).keys()) {
+        names.push(name);
+      }
+    } catch {
+      // nothing is kept here
+    }
+    return names;
+  },
+
   async remove(name) {
     try {
       await (await folder("own")).removeEntry(name);

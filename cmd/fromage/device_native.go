@@ -15,12 +15,15 @@ import (
 
 // openDevice opens what --device asks for. The device is closed when the program ends.
 func (a *app) openDevice() (gpu.Device, error) {
-	if a.device == "cpu" {
+	switch a.device {
+	case "cpu":
 		return a.keep(cpu.New()), nil
+	case "twins":
+		return a.keep(cpu.Twins()), nil
 	}
 	o := native.Options{Label: "fromage"}
 	if a.device == "auto" {
-		// A software adapter has no advantage over the twins, which run on all cores without compiling shaders.
+		// A software adapter has no advantage over the cpu device, which runs on all cores without compiling shaders.
 		o.Prefer = native.Hardware
 	}
 	if name, ok := strings.CutPrefix(a.device, "gpu:"); ok {

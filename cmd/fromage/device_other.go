@@ -20,6 +20,8 @@ func (a *app) openDevice() (gpu.Device, error) {
 	case "auto":
 		fmt.Fprintf(a.stderr, "fromage: %v: computing on the CPU\n", errNoWebGPU)
 	case "cpu":
+	case "twins":
+		return a.keep(cpu.Twins()), nil
 	default:
 		return nil, fmt.Errorf("--device %s: %w", a.device, errNoWebGPU)
 	}

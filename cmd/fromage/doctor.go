@@ -70,7 +70,7 @@ func (a *app) why(used gpu.Info) string {
 	case a.device != "auto":
 		return "--device " + a.device + " asks for it"
 	case used.Host == "cpu":
-		return "there is no hardware GPU, and the kernels' Go twins are faster than a software one"
+		return "there is no hardware GPU, and Go alone is faster than a software one"
 	}
 	return "it is the fastest WebGPU adapter"
 }

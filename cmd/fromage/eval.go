@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"fromage/bundle"
 	"fromage/dataset"
 	"fromage/eval"
 	"fromage/eval/report"
@@ -113,60 +112,21 @@ func (a *app) openEvaluation(ctx context.Context, what string, f *evalFlags, squ
 	if e.r, err = a.load(ctx); err != nil {
 		return nil, err
 	}
-	if e.features, err = e.embed(ctx, e.r, names, squash); err != nil {
+	e.features, err = dataset.Embed(ctx, e.r, names, e.pictures, dataset.FeatureOptions{Cache: f.cache, Squash: squash, Progress: a.watch("")})
+	a.endProgress()
+	if err != nil {
 		return nil, err
 	}
+	a.atEnd(e.features.Close)
 	for _, s := range e.features.Skipped {
 		fmt.Fprintln(a.stderr, "fromage: left out:", s)
 	}
-	if err := e.openCLIP(ctx, names, squash); err != nil {
-		return nil, err
+	if f.baseline != "" {
+		if e.clip, err = a.openCLIP(ctx, e.r, f.clip, names, e.pictures, dataset.FeatureOptions{Cache: f.cache, Squash: squash}); err != nil {
+			return nil, err
+		}
 	}
 	return e, e.openJournal(of)
-}
-
-func (e *evaluation) embed(ctx context.Context, r *runner.Runner, names []string, squash bool) (*dataset.Features, error) {
-	defer e.a.endProgress()
-	features, err := dataset.Embed(ctx, r, names, e.pictures, dataset.FeatureOptions{Cache: e.f.cache, Squash: squash, Progress: e.a.watch("")})
-	if err == nil {
-		e.a.atEnd(features.Close)
-	}
-	return features, err
-}
-
-// openCLIP opens what FROMAGe is compared with, if it is to be.
-func (e *evaluation) openCLIP(ctx context.Context, names []string, squash bool) error {
-	if e.f.baseline == "" {
-		return nil
-	}
-	if e.f.clip == "" {
-		b, err := e.a.openBundle()
-		if err == nil {
-			e.clip, err = eval.NewCLIP(b, e.r, e.features)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.a.modelName(), err)
-		}
-		return nil
-	}
-	b, err := bundle.Open(e.f.clip)
-	if err != nil {
-		return err
-	}
-	e.a.atEnd(func() { b.Close() })
-	r, err := runner.Load(ctx, e.r.Device(), b, nil)
-	if err != nil {
-		return fmt.Errorf("%s: %w", e.f.clip, err)
-	}
-	e.a.atEnd(r.Close)
-	features, err := e.embed(ctx, r, names, squash)
-	if err == nil {
-		e.clip, err = eval.NewCLIP(b, r, features)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", e.f.clip, err)
-	}
-	return nil
 }
 
 // openJournal opens the folder's journal, which is of this model, data and options alone.

@@ -11,6 +11,7 @@ import (
 	"runtime"
 
 	"fromage/index"
+	"fromage/internal/ahead"
 	"fromage/runner"
 )
 
@@ -19,41 +20,6 @@ type decoded struct {
 	source
 	pixels []float32
 	err    error
-}
-
-// decode reads and decodes pictures on all cores, ahead of whoever takes them, in order. The channel ends early when ctx does.
-func decode(ctx context.Context, r *runner.Runner, work []source) <-chan decoded {
-	ahead := 2*runtime.GOMAXPROCS(0) + embedBatch
-	slots := make(chan chan decoded, ahead)
-	go func() {
-		defer close(slots)
-		cores := make(chan struct{}, runtime.GOMAXPROCS(0))
-		for _, s := range work {
-			slot := make(chan decoded, 1)
-			select {
-			case slots <- slot:
-			case <-ctx.Done():
-				return
-			}
-			cores <- struct{}{}
-			go func() {
-				slot <- decodeOne(r, s)
-				<-cores
-			}()
-		}
-	}()
-	out := make(chan decoded)
-	go func() {
-		defer close(out)
-		for slot := range slots {
-			select {
-			case out <- <-slot:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out
 }
 
 func decodeOne(r *runner.Runner, s source) decoded {
@@ -130,11 +96,11 @@ func missing(x *index.Index, work []source) ([]source, error) {
 }
 
 func (f *filling) run(ctx context.Context, todo []source) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	line := f.a.startProgress("indexing", "pictures")
 	done := 0
-	for d := range decode(ctx, f.r, todo) {
+	// Pictures are decoded on all cores, ahead of the device.
+	decode := func(s source) decoded { return decodeOne(f.r, s) }
+	for d := range ahead.Map(ctx, todo, runtime.GOMAXPROCS(0), embedBatch, decode) {
 		done++
 		if d.err != nil {
 			f.bad = append(f.bad, describeBad(d.err))

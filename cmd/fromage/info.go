@@ -116,14 +116,20 @@ func (a *app) bundleInfo(b *bundle.Bundle, programs bool) error {
 
 // writeSettings lists settings by their names in the manifest, in its order.
 func writeSettings(w io.Writer, s bundle.Settings) error {
-	for _, f := range []struct {
+	type setting struct {
 		name  string
 		value any
-	}{
+	}
+	all := []setting{
 		{"vocabulary", s.Vocabulary}, {"embed_dim", s.EmbedDim}, {"hidden_dim", s.HiddenDim}, {"layers", s.Layers}, {"max_positions", s.MaxPositions},
 		{"vision_dim", s.VisionDim}, {"image_size", s.ImageSize}, {"image_tokens", s.ImageTokens}, {"visual_tokens", s.VisualTokens},
 		{"shared_dim", s.SharedDim}, {"ret", s.RET}, {"image_token", s.ImageToken}, {"bos", s.BOS}, {"eos", s.EOS}, {"pad", s.Pad}, {"heads_hash", s.HeadsHash},
-	} {
+	}
+	if t := s.Text; t.Dim > 0 {
+		all = append(all, setting{"text.vocabulary", t.Vocabulary}, setting{"text.positions", t.Positions}, setting{"text.dim", t.Dim},
+			setting{"text.bos", t.BOS}, setting{"text.eos", t.EOS}, setting{"text.pool", t.Pool})
+	}
+	for _, f := range all {
 		if _, err := fmt.Fprintf(w, "%s\t%v\n", f.name, f.value); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fromage/dataset"
 	"fromage/index"
 )
 
@@ -73,7 +74,7 @@ func (l *listing) list(args []string) ([]source, error) {
 func (l *listing) tables() (map[string]string, map[string]index.Credit, error) {
 	captions := map[string]string{}
 	if l.captions != "" {
-		entries, err := readTSV(l.captions)
+		entries, err := dataset.Read(l.captions)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -94,19 +95,6 @@ func (l *listing) tables() (map[string]string, map[string]index.Credit, error) {
 		return nil, nil, fmt.Errorf("%s: %w", l.credits, err)
 	}
 	return captions, credits, nil
-}
-
-func readTSV(name string) ([]index.Entry, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	entries, err := index.ReadTSV(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return entries, nil
 }
 
 // folder lists the pictures of a folder. In the index they have the path from --root, or as the folder was given.
@@ -132,7 +120,7 @@ func (l *listing) folder(name string) ([]source, error) {
 
 // file lists the pictures of a TSV. In the index they have the path that the list has.
 func (l *listing) file(name string) ([]source, error) {
-	entries, err := readTSV(name)
+	entries, err := dataset.Read(name)
 	if err != nil {
 		return nil, err
 	}

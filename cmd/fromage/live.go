@@ -87,6 +87,13 @@ func (a *app) serveLive(ctx context.Context, s serving) (*server.Live, error) {
 		return nil, errors.New("--data: want no --models, --gallery and --pictures with it: fromage push puts them there")
 	}
 	l := s.live
+	tokens, err := readTokens(l.tokens)
+	if err != nil {
+		return nil, err
+	}
+	if l.upstream != "" && tokens != nil {
+		return nil, errors.New("--upstream: want no --tokens with it: publish to the upstream")
+	}
 	st, err := store.Open(ctx, l.data)
 	if err != nil {
 		return nil, fmt.Errorf("--data: %w", err)
@@ -99,13 +106,7 @@ func (a *app) serveLive(ctx context.Context, s serving) (*server.Live, error) {
 	if err := a.seed(ctx, st, l); err != nil {
 		return nil, err
 	}
-	c := hub.Config{Store: st, Log: a.log, Audit: a.log, Origins: l.origins, MaxClients: l.clients, MaxPerAddress: l.perAddress, Forwarded: l.forwarded}
-	if c.Tokens, err = readTokens(l.tokens); err != nil {
-		return nil, err
-	}
-	if l.upstream != "" && c.Tokens != nil {
-		return nil, errors.New("--upstream: want no --tokens with it: publish to the upstream")
-	}
+	c := hub.Config{Store: st, Tokens: tokens, Log: a.log, Audit: a.log, Origins: l.origins, MaxClients: l.clients, MaxPerAddress: l.perAddress, Forwarded: l.forwarded}
 	if l.audit != "" {
 		f, err := os.OpenFile(l.audit, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {

@@ -17,6 +17,7 @@ const retMark = "[RET]"
 
 func (a *app) retrieveCommand() *cobra.Command {
 	o := runner.RetrieveOptions{MaxImgPerRet: 5}
+	var with clipSearch
 	var p *promptFlags
 	c := &cobra.Command{
 		Use:   "retrieve [--image FILE | TEXT]…",
@@ -26,11 +27,16 @@ func (a *app) retrieveCommand() *cobra.Command {
     fromage retrieve "an emoji of violin"
 
 The embedded model learned captions with [RET] after them, without a space, such as "a flat icon of alarm clock[RET]": it finds most by these.
+
+With --with clip CLIP's own two towers search the same pictures for the prompt's text, to compare. Pictures go through CLIP the first time.
 ` + promptHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			items, err := p.items(c.Context(), args, a.stdin)
 			if err != nil {
 				return fmt.Errorf("retrieve: %w", err)
+			}
+			if err := with.check(); err != nil {
+				return err
 			}
 			if o.MaxImgPerRet < 1 {
 				return fmt.Errorf("-k: want 1 or more, have %d", o.MaxImgPerRet)
@@ -42,7 +48,12 @@ The embedded model learned captions with [RET] after them, without a space, such
 			if x == nil {
 				return fmt.Errorf("retrieve: want -i with an index of %s", a.modelName())
 			}
-			e, err := retrieve(c.Context(), r, x, items, o)
+			var e *exchange
+			if with.name == "" {
+				e, err = retrieve(c.Context(), r, x, items, o)
+			} else {
+				e, err = a.retrieveByCLIP(c.Context(), r, x, items, o.MaxImgPerRet, &with)
+			}
 			if err != nil {
 				return err
 			}
@@ -52,6 +63,7 @@ The embedded model learned captions with [RET] after them, without a space, such
 	p = newPromptFlags(c)
 	c.Flags().IntVarP(&o.MaxImgPerRet, "top", "k", o.MaxImgPerRet, "pictures for each [RET]")
 	c.Flags().BoolVar(&o.ReferencePositions, "reference-positions", false, "read each [RET]'s embedding where the reference's code does, too early by the pictures before it (to compare with published outputs)")
+	with.add(c.Flags())
 	a.modelFlag(c.Flags())
 	a.galleryFlag(c.Flags())
 	return c

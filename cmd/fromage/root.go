@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -146,7 +147,7 @@ Pictures are PNG, JPEG, WebP, GIF or BMP files; gallery:PATH is a picture of the
 	root.SetErr(a.stderr)
 	root.SetIn(a.stdin)
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.device, "device", "auto", "what computes: auto (a GPU, else cpu), gpu (the best WebGPU adapter, be it software), gpu:NAME (an adapter by part of its name) or cpu (Go alone)")
+	flags.StringVar(&a.device, "device", "auto", "what computes: auto (a GPU, else cpu), gpu (the best WebGPU adapter, be it software), gpu:NAME (an adapter by part of its name), cpu (Go alone) or twins (Go alone, slowly: the oracle)")
 	flags.BoolVar(&a.json, "json", false, "write JSON: one document, or a line for each result of a stream")
 	flags.StringVar(&a.logFile, "log", "", "append what happens and how long it takes to this `FILE` (- is standard error)")
 	root.SetHelpCommand(helpCommand())
@@ -197,8 +198,8 @@ func takes(least, most int) cobra.PositionalArgs {
 
 // begin checks the common flags.
 func (a *app) begin() error {
-	if a.device != "auto" && a.device != "gpu" && a.device != "cpu" && !strings.HasPrefix(a.device, "gpu:") {
-		return fmt.Errorf("--device: want auto, gpu, gpu:NAME or cpu, have %q", a.device)
+	if !slices.Contains([]string{"auto", "gpu", "cpu", "twins"}, a.device) && !strings.HasPrefix(a.device, "gpu:") {
+		return fmt.Errorf("--device: want auto, gpu, gpu:NAME, cpu or twins, have %q", a.device)
 	}
 	w := a.stderr
 	switch a.logFile {

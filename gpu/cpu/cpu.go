@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cpu is the gpu.Device that runs the kernels' Go twins on words in memory: the oracle that other devices are compared with, and what
-// fromage computes on where there is no GPU. It checks every handle, and a twin that reaches outside a buffer is an error, not undefined.
+// Package cpu is the gpu.Device that runs the kernels' Go functions on words in memory: New's what fromage computes on where there is no GPU,
+// Twins' the oracle that other devices are compared with. It checks every handle, and a function that reaches outside a buffer is an error, not
+// undefined.
 package cpu
 
 import (
@@ -11,6 +12,7 @@ import (
 	"unsafe"
 
 	"fromage/gpu"
+	"fromage/internal/simd"
 )
 
 // Device implements gpu.Device.
@@ -19,21 +21,34 @@ type Device struct {
 	handles *gpu.Handles
 	words   map[gpu.Buffer][]uint32
 	closed  bool
+	twins   bool // runs twins where there is something faster
 }
 
 var _ gpu.Device = (*Device)(nil)
 
-// New makes a device with the limits that every WebGPU device has.
+// New makes a device that computes as fast as this machine's CPU can, with the limits that every WebGPU device has.
 func New() *Device {
 	return &Device{handles: gpu.NewHandles(gpu.DefaultLimits), words: map[gpu.Buffer][]uint32{}}
 }
 
+// Twins makes a device that runs every kernel's twin. It is slow, and gives the same numbers on every machine whose Go compiler does not fuse
+// products and sums.
+func Twins() *Device {
+	d := New()
+	d.twins = true
+	return d
+}
+
 // Info implements gpu.Device.
 func (d *Device) Info() gpu.Info {
-	return gpu.Info{
-		Host: "cpu", Adapter: fmt.Sprintf("Go twins on %d %s cores", runtime.GOMAXPROCS(0), runtime.GOARCH), Backend: "go",
+	info := gpu.Info{
+		Host: "cpu", Adapter: fmt.Sprintf("%d %s cores with %s", runtime.GOMAXPROCS(0), runtime.GOARCH, simd.Name()), Backend: "go",
 		Software: true, Limits: gpu.DefaultLimits,
 	}
+	if d.twins {
+		info.Host, info.Adapter = "twins", fmt.Sprintf("Go twins on %d %s cores", runtime.GOMAXPROCS(0), runtime.GOARCH)
+	}
+	return info
 }
 
 func (d *Device) lock() error {
@@ -136,14 +151,18 @@ func (d *Device) run(l *gpu.List, c gpu.Command) (err error) {
 		k := d.handles.KernelOf(c.Pipeline)
 		defer func() {
 			if r := recover(); r != nil {
-				err = fmt.Errorf("twin of %s: %v: %w", k.Name, r, gpu.ErrInvalid)
+				err = fmt.Errorf("%s: %v: %w", k.Name, r, gpu.ErrInvalid)
 			}
 		}()
 		call := gpu.Call{Groups: c.Groups, Params: l.Params()[c.ParamsOffset : c.ParamsOffset+k.Params], Buffers: make([][]uint32, len(c.Buffers))}
 		for j, b := range c.Buffers {
 			call.Buffers[j] = d.words[b]
 		}
-		k.Twin(call)
+		if k.Fast != nil && !d.twins {
+			k.Fast(call)
+		} else {
+			k.Twin(call)
+		}
 	case c.Source != 0:
 		copy(bytesOf(d.words[c.Target])[c.TargetOffset:c.TargetOffset+c.Size], bytesOf(d.words[c.Source])[c.SourceOffset:])
 	default:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package gputest says in tests what every gpu.Device must do. What enters is a way to open a device; what leaves are failures of the test.
-// The package refuses to know which device it tests, but for the twins' not reading WGSL, and it touches neither files nor cgo, so
+// The package refuses to know which device it tests, except that one which runs Go functions reads no WGSL, and it touches neither files nor cgo, so
 // that it runs wherever a device does.
 package gputest
 
@@ -583,7 +583,7 @@ func testRefusedKernels(t *testing.T, d *device) {
 
 func testBrokenWGSL(t *testing.T, d *device) {
 	if d.Info().Backend == "go" {
-		t.Skip("SKIPPED: the device runs the twins and does not read WGSL")
+		t.Skip("SKIPPED: the device runs Go functions and does not read WGSL")
 	}
 	for _, c := range broken {
 		for range 2 { // a name that failed must fail again

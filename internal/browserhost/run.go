@@ -29,7 +29,7 @@ var scripts embed.FS
 
 const (
 	patience  = 5 * time.Minute // how long a page whose program runs in a worker may be silent before it counts as dead
-	maxOutput = 64 << 20         // bytes of one message from the page
+	maxOutput = 64 << 20        // bytes of one message from the page
 )
 
 // Program is a Go program built for js/wasm.

@@ -192,8 +192,15 @@ func writeHead(b *bytes.Buffer, stem string, h head) {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(b, "}\n\n// %sKernel is a kernel with the interface of %s.wgsl and the given twin.\nfunc %sKernel(twin func(%sParams, %sBuffers)) gpu.Kernel {\nreturn gpu.Kernel{\nParams: %d,\nBindings: []gpu.Access{",
-		local, stem, local, name, local, size)
+	fmt.Fprintf(b, "}\n\n// %sKernel is a kernel with the interface of %s.wgsl, the given twin and, where there is one, something faster.\n", local, stem)
+	run := fmt.Sprintf("func(%sParams, %sBuffers)", name, local)
+	fmt.Fprintf(b, "func %sKernel(twin %s, fast ...%s) gpu.Kernel {\ncall := func(f %s) func(gpu.Call) {\nreturn func(c gpu.Call) {\nf(decode%sParams(c.Params), %sBuffers{",
+		local, run, run, run, name, local)
+	for i, x := range h.bindings {
+		conv := map[string]string{"u32": "c.Buffers[%d], ", "f32": "floats(c.Buffers[%d]), ", "i32": "ints(c.Buffers[%d]), "}[x.kind]
+		fmt.Fprintf(b, conv, i)
+	}
+	fmt.Fprintf(b, "})\n}\n}\nk := gpu.Kernel{\nParams: %d,\nBindings: []gpu.Access{", size)
 	for _, x := range h.bindings {
 		fmt.Fprintf(b, "gpu.%s, ", map[string]string{"read": "Read", "read_write": "ReadWrite"}[x.access])
 	}
@@ -202,12 +209,7 @@ func writeHead(b *bytes.Buffer, stem string, h head) {
 		fmt.Fprintf(b, "%q, ", x.name)
 	}
 	fmt.Fprintf(b, "},\nReach: reachOf(decode%sParams),\n", name)
-	fmt.Fprintf(b, "Twin: func(c gpu.Call) {\ntwin(decode%sParams(c.Params), %sBuffers{", name, local)
-	for i, x := range h.bindings {
-		conv := map[string]string{"u32": "c.Buffers[%d], ", "f32": "floats(c.Buffers[%d]), ", "i32": "ints(c.Buffers[%d]), "}[x.kind]
-		fmt.Fprintf(b, conv, i)
-	}
-	b.WriteString("})\n},\n}\n}\n")
+	b.WriteString("Twin: call(twin),\n}\nfor _, f := range fast {\nk.Fast = call(f)\n}\nreturn k\n}\n")
 }
 
 func toWord(f field) string {

@@ -17,8 +17,8 @@ func Bench(b *testing.B, name string, c shaders.Case, flops, bytes float64) {
 		ran := map[string]bool{}
 		for _, info := range views(dev.Info()) {
 			d := c.Dispatch(info)
-			// The cpu device runs the same twin in every variant.
-			if ran[d.Kernel.Name] || dev.Info().Host == "cpu" && len(ran) > 0 {
+			// Go functions are the same for every variant.
+			if ran[d.Kernel.Name] || dev.Info().Backend == "go" && len(ran) > 0 {
 				continue
 			}
 			ran[d.Kernel.Name] = true

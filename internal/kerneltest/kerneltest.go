@@ -12,26 +12,31 @@ import (
 	"fromage/shaders"
 )
 
-// Devices calls f as a subtest for the cpu device and every other device there is. A device that should be there and is not is said loudly,
-// and a failure where FROMAGE_REQUIRE_GPU is 1.
+// Devices calls f as a subtest for the twins, the cpu device and every other device there is. A device that should be there and is not is said
+// loudly, and a failure where FROMAGE_REQUIRE_GPU is 1.
 func Devices(t *testing.T, f func(t *testing.T, dev gpu.Device)) {
 	for _, dev := range All(t) {
 		t.Run(dev.Info().Host, func(t *testing.T) { f(t, dev) })
 	}
 }
 
-// All opens the cpu device and every other device there is, until t ends.
+// All opens the twins, the cpu device and every other device there is, until t ends.
 func All(t testing.TB) []gpu.Device {
 	t.Helper()
-	dev := cpu.New()
-	t.Cleanup(func() { _ = dev.Close() })
-	return append([]gpu.Device{dev}, others(t)...)
+	devices := []gpu.Device{cpu.Twins(), cpu.New()}
+	for _, dev := range devices {
+		t.Cleanup(func() { _ = dev.Close() })
+	}
+	return append(devices, others(t)...)
 }
 
-// Run compares the cases with their twins on every device, in the variants for the device as it is, for it as hardware and as software, and
+// Run compares the cases with their twins on every other device, in the variants for the device as it is, for it as hardware and as software, and
 // without subgroups.
 func Run(t *testing.T, cases []shaders.Case) {
 	Devices(t, func(t *testing.T, dev gpu.Device) {
+		if dev.Info().Host == "twins" {
+			return
+		}
 		for i, c := range cases {
 			ran := map[string]bool{}
 			for _, info := range views(dev.Info()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build !js && (!cgo || wasip1)
+//go:build !js && !wasip1 && !cgo
 
 package kerneltest
 

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"fromage/dataset"
 	"fromage/index"
 )
 
@@ -36,16 +37,11 @@ func (p *picture) style() string { return path.Dir(p.path) }
 func readAll(folder string) ([]*picture, error) {
 	byPath := map[string]*picture{}
 	for _, name := range []string{"train.tsv", "val.tsv"} {
-		f, err := os.Open(filepath.Join(folder, name))
+		examples, err := dataset.Read(filepath.Join(folder, name))
 		if err != nil {
 			return nil, err
 		}
-		entries, err := index.ReadTSV(f)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		for _, e := range entries {
+		for _, e := range examples {
 			byPath[e.Image] = &picture{path: e.Image, caption: e.Caption, concept: conceptOf(e.Caption)}
 		}
 	}

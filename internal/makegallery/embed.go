@@ -22,7 +22,7 @@ func writeIndex(ctx context.Context, bundlePath, name string, chosen []*picture)
 		return err
 	}
 	defer b.Close()
-	dev := cpu.New()
+	dev := cpu.Twins()
 	defer dev.Close()
 	r, err := runner.Load(ctx, dev, b, nil)
 	if err != nil {

@@ -24,7 +24,7 @@ func main() {
 	models := flag.String("models", "", "folder with opt-mini, clip-mini and fromage-mini")
 	pictures := flag.String("pictures", "", "folder with pictures.tar.gz, train.tsv, val.tsv and credits.tsv")
 	out := flag.String("o", "assets", "folder to write to")
-	size := flag.Int64("bytes", 4_300_000, "most bytes of gallery.zip")
+	size := flag.Int64("bytes", 2_900_000, "most bytes of gallery.zip")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -80,6 +80,7 @@ type Conn struct {
 	manifest *wire.Manifest // the newest, whole or brief
 	up       uint64         // credit to send pieces
 
+	back uint64        // bytes taken that no credit was given back for
 	part *part         // where a piece is kept that came in part only; nil for nowhere
 	more chan struct{} // there is more of it
 }
@@ -314,6 +315,20 @@ func (p *part) take(hash wire.Hash) []byte {
 	return data
 }
 
+// taken gives credit back for bytes that were taken, a quarter of all at a time.
+func (c *Conn) taken(n int) error {
+	c.back += uint64(n)
+	if c.back < c.o.Credit/4 {
+		return nil
+	}
+	n64 := c.back
+	c.back = 0
+	if err := c.write(&wire.Credit{Bytes: n64}); err != nil {
+		return fmt.Errorf("client: %s: %w", c.o.URL, err)
+	}
+	return nil
+}
+
 // keep notes the first bytes of a piece; a delta begins anew.
 func (c *Conn) keep(hash wire.Hash, data []byte, delta bool) {
 	if c.part != nil && !delta {
@@ -345,9 +360,9 @@ func (c *Conn) fetch(ctx context.Context, i wire.Item, data []byte, got func(wir
 				return fmt.Errorf("client: %s: want piece %s from byte %d on, have %s from %d", c.o.URL, i.Hash, len(data), f.Hash, f.Offset)
 			}
 			data = append(data, f.Data...)
-			if err := c.write(&wire.Credit{Bytes: uint64(len(f.Data))}); err != nil {
+			if err := c.taken(len(f.Data)); err != nil {
 				c.keep(i.Hash, data, delta)
-				return fmt.Errorf("client: %s: %w", c.o.URL, err)
+				return err
 			}
 			if uint64(len(data)) < f.Total {
 				continue

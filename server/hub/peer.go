@@ -64,6 +64,7 @@ type peer struct {
 	pieceOf  wire.Hash
 	total    uint64
 	uploaded int64
+	back     uint64 // bytes taken that no credit was given back for
 	asked    map[wire.Hash]bool
 }
 
@@ -280,7 +281,12 @@ func (p *peer) chunk(ctx context.Context, f *wire.Chunk) error {
 			return err
 		}
 	}
-	return p.send(&wire.Credit{Bytes: uint64(len(f.Data))})
+	if p.back += uint64(len(f.Data)); p.back < upCredit/8 {
+		return nil
+	}
+	n := p.back
+	p.back = 0
+	return p.send(&wire.Credit{Bytes: n})
 }
 
 // store keeps a piece that is whole, if it is what it is called.
@@ -441,7 +447,8 @@ func (p *peer) manifest(s *state) error {
 	}
 	p.known = id
 	_ = p.conn.SetWriteDeadline(time.Now().Add(p.h.c.WriteTimeout))
-	return p.conn.WritePreparedMessage(m)
+	p.h.metrics.sent.Add(float64(m.size))
+	return p.conn.WritePreparedMessage(m.PreparedMessage)
 }
 
 // sendPiece sends the next bytes of a piece, as far as there is credit.

@@ -131,11 +131,20 @@ func (b *tab) switched(t *testing.T) {
 	if got := b.say(t, "ask", "What is this?"); !strings.Contains(got, "token") {
 		t.Errorf("the first model says %q, want an answer", got)
 	}
-	js[bool](t, b, "(document.getElementById('model').value = 'q4', document.getElementById('model').dispatchEvent(new Event('change')), true)")
+	b.act(t, "document.getElementById('tab-mine').click()")
+	b.files(t, "#mine-files-input", chart(t, t.TempDir(), "my chart.png", 100))
+	b.until(t, "document.querySelectorAll('#mine .hit').length === 1 && document.getElementById('mine-progress').hidden")
+	js[bool](t, b, "(document.getElementById('tab-chat').click(), document.getElementById('model').value = 'q4', document.getElementById('model').dispatchEvent(new Event('change')), true)")
 	b.until(t, ready+" && "+weights+" === 'q4'")
 	if got := b.say(t, "ask", "And now?"); !strings.Contains(got, "token") {
 		t.Errorf("the second model goes on with %q, want an answer", got)
 	}
+	b.act(t, "document.getElementById('tab-mine').click()")
+	if got := js[string](t, b, "document.getElementById('mine-others').innerText"); !strings.Contains(got, "1 picture of yours was read by another model") {
+		t.Errorf("of the pictures that another model has read the page says %q", got)
+	}
+	b.act(t, "document.getElementById('mine-read').click()")
+	b.until(t, "document.querySelector('#mine .hit')?.innerText.includes('my chart') && document.getElementById('mine-others').hidden && document.getElementById('mine-progress').hidden")
 	js[bool](t, b, "(document.getElementById('tab-search').click(), true)")
 	b.drop(t, "#panel-search", "grey.jpg")
 	b.until(t, "document.querySelector('#results .hit figcaption')?.title === 'grey.jpg'")

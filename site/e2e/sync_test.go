@@ -123,23 +123,24 @@ func TestSync(t *testing.T) {
 			b.until(t, fmt.Sprintf("Math.abs(%s - %f) < 0.03 + 0.02 * %f", score, twice/2, twice))
 		}
 	})
+	whole := t // what outlives a part is started for it
 	t.Run("server killed", func(t *testing.T) {
 		if err := p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		_ = p.cmd.Wait()
 		run("push", "gallery", "remove", "--to", data, names[0]) // nobody serves it
-		p = serve(t, exe, strings.Trim(strings.TrimPrefix(p.url, "http://"), "/"), "--data", data, "--tokens", tokens)
+		p = serve(whole, exe, strings.Trim(strings.TrimPrefix(p.url, "http://"), "/"), "--data", data, "--tokens", tokens)
 		at(7)
 	})
 	if n, b := p.requests(t, "/models/"); n != 0 {
 		t.Errorf("after %d requests of %d bytes for the first load the model was asked for %d times again, %d bytes", requests, bytes, n, b)
 	}
 	t.Run("page comes back", func(t *testing.T) {
-		js[bool](t, second, "(location.reload(), true)")
+		second.do(t, chromedp.Navigate(p.url))
 		second.until(t, ready)
 		before := sent(t, p.url)
-		js[bool](t, second, "(location.reload(), true)")
+		second.do(t, chromedp.Navigate(p.url))
 		second.until(t, ready)
 		second.until(t, "document.getElementById('facts').textContent.includes('Heads and picturesversion 7')")
 		if n := sent(t, p.url) - before; n > 500 {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall/js"
 
@@ -383,6 +384,64 @@ func (s *session) picture(ctx context.Context, c *call) (any, error) {
 		return v, nil
 	}
 	return await(ctx, s.host.Get("files").Call("read", hex.EncodeToString(m.Hash[:])))
+}
+
+// other is an own picture that another model has read.
+type other struct {
+	Path    string `json:"path"`
+	Caption string `json:"caption"`
+	Hash    string `json:"hash"`
+}
+
+// elsewhere lists the own pictures that other models have read and this one has not. An index that cannot be read has none.
+func (s *session) elsewhere(ctx context.Context, _ *call) (any, error) {
+	files := s.host.Get("files")
+	names, err := await(ctx, files.Call("list"))
+	if err != nil {
+		return nil, err
+	}
+	seen, others := map[[32]byte]bool{}, []other{}
+	for i := range names.Length() {
+		name := names.Index(i).String()
+		if !strings.HasSuffix(name, ".index") || name == s.album.name() {
+			continue
+		}
+		v, err := await(ctx, files.Call("read", name))
+		if err != nil {
+			return nil, err
+		}
+		if v.IsNull() {
+			continue
+		}
+		data, err := bytesOf(v, 1<<30)
+		if err != nil {
+			return nil, err
+		}
+		x, err := index.Parse(name, data)
+		if err != nil {
+			continue
+		}
+		for row := range x.Rows() {
+			m, err := x.Row(row)
+			if err != nil {
+				return nil, err
+			}
+			if x.Live(row) && !seen[m.Hash] && !s.album.holds(m.Hash) {
+				seen[m.Hash] = true
+				others = append(others, other{m.Path, m.Caption, hex.EncodeToString(m.Hash[:])})
+			}
+		}
+	}
+	return others, nil
+}
+
+// file returns what is kept of an own picture, {hash}, or null.
+func (s *session) file(ctx context.Context, c *call) (any, error) {
+	hash, err := hex.DecodeString(text(c.args.Get("hash")))
+	if err != nil || len(hash) != 32 {
+		return nil, coded("input", errors.New("hash: want 64 hexadecimal digits"))
+	}
+	return await(ctx, s.host.Get("files").Call("read", hex.EncodeToString(hash)))
 }
 
 // embedBytes decodes a picture file and runs it through the vision tower and the maps.

@@ -306,7 +306,7 @@ func compiled(t *testing.T) (path string, n reference) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	dev := cpu.New()
+	dev := cpu.Twins()
 	if n.r, err = runner.Load(t.Context(), dev, b, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -872,7 +872,7 @@ func TestAssets(t *testing.T) {
 	if !slices.Equal(cold.Answer.Done.IDs, warm.Answer.Done.IDs) || cold.Answer.Text != warm.Answer.Text {
 		t.Errorf("cold and warm answers differ: %+v, %+v", cold.Answer, warm.Answer)
 	}
-	r, err := runner.Load(t.Context(), cpu.New(), b, nil)
+	r, err := runner.Load(t.Context(), cpu.Twins(), b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,12 +31,13 @@ var functions = map[string]func(*session, context.Context, *call) (any, error){
 	"converse": (*session).converse, "say": (*session).say, "retry": (*session).retry, "undo": (*session).undo, "reset": (*session).reset,
 	"generate": (*session).generate, "retrieve": (*session).retrieve, "caption": (*session).caption, "score": (*session).score, "embed": (*session).embed,
 	"similar": (*session).similar, "add": (*session).add, "remove": (*session).remove, "row": (*session).row, "picture": (*session).picture,
+	"elsewhere": (*session).elsewhere, "file": (*session).file,
 }
 
 // early are those that do without the language model. The others wait until it is there.
 var early = map[string]bool{
 	"load": true, "rest": true, "info": true, "lose": true, "converse": true, "undo": true, "reset": true, "embed": true, "similar": true,
-	"add": true, "remove": true, "row": true, "picture": true,
+	"add": true, "remove": true, "row": true, "picture": true, "elsewhere": true, "file": true,
 }
 
 func main() {

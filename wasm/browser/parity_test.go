@@ -134,7 +134,7 @@ func native(t *testing.T, model string, x []byte) (n reference) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	if n.r, err = runner.Load(t.Context(), cpu.New(), b, nil); err != nil {
+	if n.r, err = runner.Load(t.Context(), cpu.Twins(), b, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n.x, err = index.Parse("gallery", x); err != nil {

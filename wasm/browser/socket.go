@@ -32,6 +32,7 @@ type socket struct {
 	ended bool
 	wake  chan struct{}
 
+	back uint64         // bytes taken that no credit was given back for
 	news *wire.Manifest // the newest that was heard of and not handled
 }
 
@@ -200,7 +201,10 @@ func (c *socket) piece(ctx context.Context, i wire.Item, got func(wire.Item, []b
 				return fmt.Errorf("want piece %s from byte %d on, have %s from %d", i.Hash, len(data), f.Hash, f.Offset)
 			}
 			data = append(data, f.Data...)
-			c.send(&wire.Credit{Bytes: uint64(len(f.Data))})
+			if c.back += uint64(len(f.Data)); c.back >= syncCredit/4 {
+				c.send(&wire.Credit{Bytes: c.back})
+				c.back = 0
+			}
 			if uint64(len(data)) < f.Total {
 				continue
 			}
