@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"runtime"
 
 	"fromage/index"
@@ -20,6 +21,11 @@ type decoded struct {
 	source
 	pixels []float32
 	err    error
+}
+
+// decode reads and decodes pictures on all cores, ahead of whoever takes them, in order. It ends early when ctx does.
+func decode(ctx context.Context, r *runner.Runner, work []source) iter.Seq[decoded] {
+	return ahead.Map(ctx, work, runtime.GOMAXPROCS(0), embedBatch, func(s source) decoded { return decodeOne(r, s) })
 }
 
 func decodeOne(r *runner.Runner, s source) decoded {
@@ -98,9 +104,7 @@ func missing(x *index.Index, work []source) ([]source, error) {
 func (f *filling) run(ctx context.Context, todo []source) error {
 	line := f.a.startProgress("indexing", "pictures")
 	done := 0
-	// Pictures are decoded on all cores, ahead of the device.
-	decode := func(s source) decoded { return decodeOne(f.r, s) }
-	for d := range ahead.Map(ctx, todo, runtime.GOMAXPROCS(0), embedBatch, decode) {
+	for d := range decode(ctx, f.r, todo) {
 		done++
 		if d.err != nil {
 			f.bad = append(f.bad, describeBad(d.err))

@@ -45,7 +45,7 @@ func Bundle(t testing.TB, o compiler.Options) (*bundle.Bundle, *runner.Runner) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	r, err := runner.Load(context.Background(), cpu.New(), b, nil)
+	r, err := runner.Load(context.Background(), cpu.Twins(), b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
