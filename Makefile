@@ -6,7 +6,7 @@ PICTURES ?= ../shared/pictures
 ONCE     ?=
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help setup build site serve demo demo-cluster test test-browser soak versitygw check bench assets generate
+.PHONY: help setup build site guest serve demo demo-cluster test test-browser test-wazero soak versitygw check bench assets generate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -17,7 +17,10 @@ setup: ## install the Debian packages that are missing: a software Vulkan device
 site: ## build the page's program (wasm/browser) into site/dist, which the program embeds
 	go run ./internal/makesite site/dist
 
-build: site ## build bin/fromage
+guest: ## build the sandbox's program (wasm/headless/guest) into wasm/headless/dist, which the program embeds
+	go run ./internal/makeguest wasm/headless/dist
+
+build: site guest ## build bin/fromage
 	go build -o bin/fromage ./cmd/fromage
 
 serve: build ## serve the page with the model and pictures in the repository, and open it
@@ -28,7 +31,7 @@ demo: setup build ## show the main job in the terminal, then serve the page; ONC
 	@if [ -z "$(ONCE)" ] && [ -t 0 ] && [ -t 1 ]; then bin/fromage serve; else \
 		go test -count=1 -run 'TestPage/(first_load|chat|search)$$' ./site/e2e && echo "screenshots of the page: out/page-chat.png out/page-search.png"; fi
 
-demo-cluster: build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
+demo-cluster: setup build versitygw ## two servers on one S3 bucket and one NATS, each with a page; what is published to one shows on both. ONCE=1 publishes once and exits
 	@internal/cluster.sh
 
 versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
@@ -37,15 +40,23 @@ versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
 soak: versitygw ## the sync server's kill, damage and load tests at full length
 	FROMAGE_SOAK=1 FROMAGE_REQUIRE_S3=1 FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -count=1 -timeout 60m -v -run 'Cuts|Flips|Damaged|Killed|Load|DiskFull|Cluster|OnS3' ./server/...
 
-test: setup site check versitygw ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium
+test: setup site guest check versitygw ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium, wazero
 	FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -timeout 40m ./...
 	go test -timeout 20m -tags cogentcore ./gpu/native ./shaders ./verify
 	go test -timeout 20m -race -short ./gpu/... ./runner ./index ./tokenizer ./vision ./bundle ./compiler/... ./server/...
-	$(MAKE) test-browser
+	$(MAKE) test-browser test-wazero
 
 test-browser: setup ## run the packages' tests inside headless Chromium, on its WebGPU
 	go build -o bin/browserexec ./internal/browserhost/exec
 	FROMAGE_REQUIRE_BROWSER=1 GOOS=js GOARCH=wasm go test -timeout 30m -exec $(CURDIR)/bin/browserexec ./gpu ./gpu/cpu ./gpu/browser ./shaders ./plan ./tokenizer ./index ./vision ./bundle ./runner
+
+test-wazero: setup ## run the packages' tests as WebAssembly guests in wazero, on the host's devices; a few with wazero's interpreter
+	go build -o bin/wazeroexec ./internal/wazerohost/exec
+	GOOS=wasip1 GOARCH=wasm go test -short -timeout 30m -exec $(CURDIR)/bin/wazeroexec ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./index ./vision ./runner ./verify ./server/wire
+	FROMAGE_WAZERO_INTERPRETER=1 GOOS=wasip1 GOARCH=wasm go test -short -timeout 30m -exec $(CURDIR)/bin/wazeroexec -run $(INTERPRETED) ./gpu ./shaders ./plan ./bundle ./server/wire ./verify
+
+# What wazero interprets, a hundred times slower than it runs what it compiles.
+INTERPRETED = 'TestList|TestHandles|TestWord|TestAdd|TestNormalize|TestGatherRows|TestCheck|TestRead|TestFrame|TestGolden/remote/opt/pre-norm'
 
 check: ## formatting, generated files, vet, staticcheck, builds for every host
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
@@ -55,7 +66,7 @@ check: ## formatting, generated files, vet, staticcheck, builds for every host
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
 	GOOS=js GOARCH=wasm go vet ./server/wire ./server/version ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
-	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
+	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/remote ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner ./wasm/headless/guest ./wasm/headless/testdata/hostile
 	go tool staticcheck ./...
 	go mod tidy -diff
 

@@ -258,6 +258,13 @@ func (m *Machine) EachRow(ctx context.Context, name string, f func(row []float32
 	return nil
 }
 
+// Release gives back the buffers of all programs; each makes its own again when it runs.
+func (m *Machine) Release() {
+	for _, p := range m.programs {
+		p.Release()
+	}
+}
+
 // Free gives buffers back; a device that is lost has none to give.
 func (m *Machine) Free(buffers map[string]gpu.Buffer) {
 	for _, b := range buffers {
@@ -267,9 +274,7 @@ func (m *Machine) Free(buffers map[string]gpu.Buffer) {
 
 // Close frees what the machine has on its device; the device stays open.
 func (m *Machine) Close() {
-	for _, p := range m.programs {
-		p.Release()
-	}
+	m.Release()
 	m.Free(m.States)
 	for _, shards := range m.Weights {
 		for _, s := range shards {

@@ -15,7 +15,7 @@ const ownExamples = [
   { title: 'What is this?', picture: 'fxemoji/00252.webp', turns: [{ mode: 'ask', text: 'What is this?' }] },
   { title: 'Show me a microscope', picture: 'fluent3d/00947.webp', show: false, turns: [{ mode: 'find', text: 'an emoji of microscope' }] },
   { title: 'Caption a picture', picture: 'fxemoji/00120.webp', turns: [{ mode: 'raw', text: '' }] },
-  { title: 'A story of a volcano and an island', picture: 'noto/00534.webp', show: false, turns: [
+  { title: 'A story of a volcano and an island', picture: 'fxemoji/00439.webp', show: false, turns: [
     { mode: 'ask', text: 'What is a volcano?' }, { mode: 'find', text: 'an emoji of volcano' },
     { mode: 'ask', text: 'What is an island?' }, { mode: 'find', text: 'an emoji of desert island' }] },
 ];

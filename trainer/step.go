@@ -90,11 +90,11 @@ func (t *Trainer) newBatch(examples []Example, concat bool) (*batch, error) {
 	return b, nil
 }
 
-// room packs the batch and makes all buffers that it needs, before anything is computed. Where the device has no room for them, runs get half the memory,
-// as often as that makes them shorter.
+// room packs the batch and makes all buffers that it needs, before anything is computed. Where the device has no room for them, what other programs left
+// is given back, and then runs get half the memory, as often as that makes them shorter.
 func (b *batch) room() error {
 	t, vocabulary := b.t, b.t.m.Manifest.Settings.Vocabulary
-	for {
+	for tries := 0; ; tries++ {
 		b.captions, b.texts = pack(b.sequences[0], vocabulary, t.most), pack(b.sequences[1], vocabulary, t.most)
 		longest := 0
 		for _, p := range slices.Concat(b.captions, b.texts) {
@@ -105,6 +105,9 @@ func (b *batch) room() error {
 			return err
 		}
 		t.release()
+		if tries == 0 {
+			continue
+		}
 		if !t.shrink(longest) {
 			return fmt.Errorf("trainer: a run of %d tokens: %w", longest, err)
 		}
@@ -123,13 +126,9 @@ func (t *Trainer) shrink(tokens int) bool {
 	return t.most < tokens
 }
 
-// release gives back all that runs have on the device.
+// release gives back all that runs have on the device, those of other programs too.
 func (t *Trainer) release() {
-	for _, name := range running {
-		if p, err := t.m.Program(name); err == nil {
-			p.Release()
-		}
-	}
+	t.m.Release()
 	for i := range t.m.Manifest.Settings.Layers {
 		t.drop(kv(i))
 	}

@@ -24,6 +24,7 @@ import (
 	"fromage/gpu/cpu"
 	"fromage/internal/kerneltest"
 	"fromage/model"
+	"fromage/plan"
 	"fromage/runner"
 	"fromage/shaders"
 )
@@ -604,6 +605,21 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantGradients, need := gradients(), dev.used-base
+	// What another program left gives way before runs do.
+	l.release()
+	lm, err := r.Machine().Program("lm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lm.Reserve(plan.Run(200, 200, 0)); err != nil {
+		t.Fatal(err)
+	}
+	dev.room = base + need
+	l.c.Shrunk = func(err error, _, _ int) { t.Errorf("Shrunk(%v) where there was room", err) }
+	if _, err := l.Accumulate(ctx, examples, true); err != nil || lm.Held() != 0 {
+		t.Errorf("Accumulate beside another program's buffers: %v, %d bytes of them left", err, lm.Held())
+	}
+
 	shrunk, failed := 0, 0
 	for room := need - 4; room >= 0; room -= need / 8 {
 		if _, err := l.Update(0); err != nil {

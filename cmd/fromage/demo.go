@@ -17,7 +17,7 @@ import (
 
 // What the demonstration shows. The pictures are of the validation set: the model was not trained on them.
 var (
-	demoCaptions  = []string{"noto/01400.webp", "fxemoji/00120.webp", "fluent3d/00862.webp", "noto/01189.webp"}
+	demoCaptions  = []string{"noto/01729.webp", "fxemoji/00120.webp", "fluent3d/00862.webp", "noto/01189.webp"}
 	demoDialogues = [][]string{
 		{galleryPrefix + "fxemoji/00252.webp What is this?"},
 		{galleryPrefix + "fxemoji/00120.webp", "What is an island?", "What is a desert?"},

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"fromage/bundle"
 	"fromage/compiler"
 	"fromage/index"
+	"fromage/internal/ahead"
 	"fromage/runner"
 	"fromage/server/client"
 	"fromage/server/store"
@@ -344,7 +346,7 @@ func (a *app) readPictures(ctx context.Context, r *runner.Runner, work []source)
 		return nil
 	}
 	done := 0
-	for d := range decode(ctx, r, work) {
+	for d := range ahead.Map(ctx, work, runtime.GOMAXPROCS(0), embedBatch, func(s source) decoded { return decodeOne(r, s) }) {
 		done++
 		if d.err != nil {
 			if !errors.As(d.err, new(pictureError)) && !errors.Is(d.err, os.ErrNotExist) {

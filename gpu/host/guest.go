@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"math"
 	"sync"
-	"time"
+
+	"golang.org/x/time/rate"
 
 	"fromage/gpu"
 )
@@ -23,7 +24,7 @@ type Limits struct {
 }
 
 // DefaultLimits are enough for a conversation with any model that fits the device.
-var DefaultLimits = Limits{Buffers: 8192, Bytes: 8 << 30, Kernels: 1024, Devices: 8, Commands: math.Inf(1)}
+var DefaultLimits = Limits{Buffers: 8192, Bytes: 8 << 30, Kernels: 1024, Devices: 8, Commands: float64(rate.Inf)}
 
 func (l Limits) orDefault() Limits {
 	pick := func(n *int, usual int) {
@@ -62,6 +63,7 @@ const maxUnderway = 4
 type Guest struct {
 	host   *Host
 	limits Limits
+	pace   *rate.Limiter // of commands
 
 	mu       sync.Mutex // held during a call
 	closed   bool
@@ -70,10 +72,9 @@ type Guest struct {
 	buffers  int
 	bytes    int
 	kernels  int
-	underway int       // pieces submitted and not waited for
-	paid     time.Time // up to when the commands so far were allowed
-	commands int64     // so far
-	text     string    // of the last error
+	underway int    // pieces submitted and not waited for
+	commands int64  // so far
+	text     string // of the last error
 }
 
 // device is one device that the guest opened: the book that its calls are checked against, and what its handles stand for.
@@ -95,7 +96,10 @@ type buffer struct {
 
 // Guest admits a guest.
 func (h *Host) Guest(l Limits) *Guest {
-	g := &Guest{host: h, limits: l.orDefault()}
+	l = l.orDefault()
+	// A guest that did little may do a second's worth at once, and always a piece.
+	burst := max(h.piece, int(min(l.Commands, math.MaxInt32)))
+	g := &Guest{host: h, limits: l, pace: rate.NewLimiter(rate.Limit(l.Commands), burst)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.guests[g] = struct{}{}
@@ -307,8 +311,8 @@ func (g *Guest) flush(ctx context.Context, d *device, n int) error {
 	if n == 0 {
 		return nil
 	}
-	if err := g.pace(ctx, n); err != nil {
-		return err
+	if err := g.pace.WaitN(ctx, n); err != nil {
+		return fmt.Errorf("gpu/host: submit: the guest is ended: %w", err)
 	}
 	if g.underway++; g.underway > maxUnderway {
 		if err := g.wait(); err != nil {
@@ -319,30 +323,4 @@ func (g *Guest) flush(ctx context.Context, d *device, n int) error {
 	err := g.host.dev.Submit(&d.piece)
 	d.piece.Reset()
 	return err
-}
-
-// pace waits until n more commands are within the limit. A guest that did little for a second may do a second's worth at once.
-func (g *Guest) pace(ctx context.Context, n int) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("gpu/host: submit: the guest is ended: %w", err)
-	}
-	if math.IsInf(g.limits.Commands, 1) {
-		return nil
-	}
-	now := time.Now()
-	if earliest := now.Add(-time.Second); g.paid.Before(earliest) {
-		g.paid = earliest
-	}
-	g.paid = g.paid.Add(time.Duration(float64(n) / g.limits.Commands * float64(time.Second)))
-	if !g.paid.After(now) {
-		return nil
-	}
-	timer := time.NewTimer(g.paid.Sub(now))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("gpu/host: submit: the guest is ended: %w", ctx.Err())
-	}
 }

@@ -223,7 +223,7 @@ func (p *Publisher) Add(ctx context.Context, model, note string, pictures []Pict
 }
 
 // PublishHeads publishes trained parameters, by weight, as the next version of a model: "" is the only one there is. where is a server's address or a
-// folder; token is for a server. Open pages take them within a second.
+// folder; token is for a server. Open pages take them between two answers.
 func PublishHeads(ctx context.Context, where, token, model, note string, heads map[string][]float32) (Published, error) {
 	p, err := Open(ctx, where, token, "fromage train")
 	if err != nil {

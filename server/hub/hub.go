@@ -113,9 +113,15 @@ type Hub struct {
 // state is a version, ready to be sent.
 type state struct {
 	*store.Version // nil where the store is empty
-	whole, brief   *websocket.PreparedMessage
+	whole, brief   message
 	once           sync.Once
 	pieces         map[wire.Hash]bool // that the version refers to, once asked for
+}
+
+// message is a frame that many are sent.
+type message struct {
+	*websocket.PreparedMessage
+	size int
 }
 
 // New begins to serve; Close ends it.
@@ -206,8 +212,10 @@ func (h *Hub) serve(v *store.Version) error {
 	return nil
 }
 
-func prepare(f wire.Frame) (*websocket.PreparedMessage, error) {
-	return websocket.NewPreparedMessage(websocket.BinaryMessage, wire.Append(nil, f))
+func prepare(f wire.Frame) (message, error) {
+	b := wire.Append(nil, f)
+	m, err := websocket.NewPreparedMessage(websocket.BinaryMessage, b)
+	return message{m, len(b)}, err
 }
 
 // allowed says whether a page of the request's origin may connect. Programs send none.

@@ -447,7 +447,8 @@ func (p *peer) manifest(s *state) error {
 	}
 	p.known = id
 	_ = p.conn.SetWriteDeadline(time.Now().Add(p.h.c.WriteTimeout))
-	return p.conn.WritePreparedMessage(m)
+	p.h.metrics.sent.Add(float64(m.size))
+	return p.conn.WritePreparedMessage(m.PreparedMessage)
 }
 
 // sendPiece sends the next bytes of a piece, as far as there is credit.

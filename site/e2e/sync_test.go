@@ -172,7 +172,7 @@ func somePictures(t *testing.T, folder string, n int) (names []string) {
 		t.Fatal(err)
 	}
 	for i := range n {
-		m, err := x.Row(i * 180)
+		m, err := x.Row(i * x.Len() / n)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,7 @@ func (b *tab) compose(t *testing.T) {
 	b.do(t, chromedp.KeyEvent(" and "))
 	js[bool](t, b, `(async () => {
 		const clipboardData = new DataTransfer();
-		clipboardData.items.add(new File([await (await fetch('/gallery/pictures/noto/00534.webp')).blob()], 'pasted.webp', { type: 'image/webp' }));
+		clipboardData.items.add(new File([await (await fetch('/gallery/pictures/noto/00316.webp')).blob()], 'pasted.webp', { type: 'image/webp' }));
 		document.getElementById('input').dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
 		return true;
 	})()`)
