@@ -222,7 +222,7 @@ func Stories(ctx context.Context, r *runner.Runner, data *VIST, opt Options) (*V
 			v.candidates = append(v.candidates, id)
 		}
 	}
-	scores := &VISTScores{Candidates: len(v.candidates)}
+	scores := &VISTScores{Candidates: len(v.candidates), Skipped: []Skip{}}
 	for _, s := range data.Stories {
 		if reason := v.unfit(s); reason != "" {
 			scores.Skipped = append(scores.Skipped, Skip{s.ID, reason})
