@@ -198,3 +198,35 @@ func TestAddedTokens(t *testing.T) {
 		t.Errorf("Program(none): have %v", err)
 	}
 }
+
+// TestDispatches counts what decoding one token submits: on hardware five kernels a layer, with the norms in the linear layers behind them and keys and
+// values stored by attention; and what else there is, whatever the number of layers.
+func TestDispatches(t *testing.T) {
+	opt := model.OPTShapes()["125m"]
+	count := func(layers int, software bool) int {
+		opt.Layers = layers
+		m := build(t, opt, model.CLIPShapes()["b32"], model.Heads{VisualTokens: 1, SharedDim: 256, TextLayers: []int{-1}})
+		layouts := map[string]plan.Layout{}
+		for _, w := range m.Weights {
+			layouts[w.Name] = plan.Layout{Shards: []int{w.Rows}}
+		}
+		lm, err := m.Program("lm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := lm.Lower(gpu.Info{Software: software, Limits: gpu.DefaultLimits}, layouts, plan.Run(1, 1, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(steps)
+	}
+	for _, c := range []struct {
+		software    bool
+		layer, rest int
+	}{{false, 5, 8}, {true, 7, 8}} {
+		layer := count(12, c.software) - count(11, c.software)
+		if rest := count(12, c.software) - 12*layer; layer != c.layer || rest != c.rest {
+			t.Errorf("software %t: %d dispatches a layer and %d beside, want %d and %d", c.software, layer, rest, c.layer, c.rest)
+		}
+	}
+}

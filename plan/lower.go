@@ -33,12 +33,23 @@ type Step struct {
 // whose sizes leave an operation nothing to do (R = 0) has no steps for it.
 func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims) ([]Step, error) {
 	l := &lowering{p: p, info: info, layouts: layouts, dims: dims}
+	pairs, done := p.pairs(), false // done: together with the operation before
 	for i, op := range p.Ops {
 		l.op = i
-		if l.idle(op) {
+		switch {
+		case done:
+			done = false
 			continue
+		case l.idle(op):
+			continue
+		case pairs[i]:
+			l.op = i + 1
+			done = l.together(op, p.Ops[i+1])
 		}
-		op.lower(l)
+		if !done {
+			l.op = i
+			op.lower(l)
+		}
 		if l.err != nil {
 			return nil, fmt.Errorf("plan: program %s: op %d (%s): %w", p.Name, i, op.name(), l.err)
 		}

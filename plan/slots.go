@@ -6,12 +6,15 @@ package plan
 // the operation that makes the other. slot[id−1] is the slot of an activation and −1 for other values; size[slot] is the bytes it needs for
 // runs of up to most.
 func (p *Program) Slots(most Dims) (slot []int, size []int) {
-	last := make([]int, len(p.Values))
+	last, pairs := make([]int, len(p.Values)), p.pairs()
 	for i, op := range p.Ops {
 		makes, _ := op.writes()
 		for _, id := range append(op.reads(), makes...) {
 			if id > 0 {
-				last[id-1] = i
+				last[id-1] = max(last[id-1], i)
+				if pairs[i] {
+					last[id-1] = i + 1 // the next may be what reads it
+				}
 			}
 		}
 	}

@@ -130,7 +130,7 @@ func (c Case) compare(got, want []uint32) *Mismatch {
 func Cases() []Case {
 	var all []Case
 	for _, f := range []func() []Case{
-		embedCases, layerNormCases, linearCases, attentionCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
+		embedCases, layerNormCases, linearCases, linearNormCases, attentionCases, attentionStepCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
 		nllCases, topKCases,
 		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
 		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,

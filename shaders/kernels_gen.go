@@ -437,6 +437,83 @@ const (
 	attentionSoftwareWG = 8
 )
 
+// Constants of attention_step.wgsl.
+const (
+	attentionStepWG    = 128
+	attentionStepQUADS = 64
+)
+
+// AttentionStepParams are the parameters of attention_step.wgsl.
+type AttentionStepParams struct {
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in q
+	Source   uint32  // column of q that is column 0 of the token's row of kv
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Scale    float32 // 1/√Dh as a rule
+}
+
+func (p AttentionStepParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.Heads)
+	put32(b[4:], p.Dh)
+	put32(b[8:], p.QStride)
+	put32(b[12:], p.Source)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], math.Float32bits(p.Scale))
+	return b
+}
+
+func decodeAttentionStepParams(b []byte) AttentionStepParams {
+	return AttentionStepParams{
+		Heads:    get32(b[0:]),
+		Dh:       get32(b[4:]),
+		QStride:  get32(b[8:]),
+		Source:   get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Scale:    math.Float32frombits(get32(b[28:])),
+	}
+}
+
+// attentionStepBuffers are the bindings of attention_step.wgsl, as the twin sees them.
+type attentionStepBuffers struct {
+	Q      []float32 // the token's queries, keys and values; queries of head h at column h·Dh
+	Tokens []uint32  // (1,4)
+	Kv     []float32 // (rows,KVStride)
+	Y      []float32 // (Heads·Dh)
+}
+
+// attentionStepKernel is a kernel with the interface of attention_step.wgsl, the given twin and, where there is one, something faster.
+func attentionStepKernel(twin func(AttentionStepParams, attentionStepBuffers), fast ...func(AttentionStepParams, attentionStepBuffers)) gpu.Kernel {
+	call := func(f func(AttentionStepParams, attentionStepBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeAttentionStepParams(c.Params), attentionStepBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2]), floats(c.Buffers[3])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"q", "tokens", "kv", "y"},
+		Reach:    reachOf(decodeAttentionStepParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
+// Constants of attention_step_software.wgsl.
+const (
+	attentionStepSoftwareWG = 8
+)
+
 // Constants of contrast.wgsl.
 const (
 	contrastWG = 64
@@ -1133,6 +1210,75 @@ const (
 	linearBlockWG     = 64
 	linearBlockTOKENS = 4
 )
+
+// Constants of linear_norm.wgsl.
+const (
+	linearNormWG   = 32
+	linearNormROWS = 4
+)
+
+// LinearNormParams are the parameters of linear_norm.wgsl.
+type LinearNormParams struct {
+	K    uint32 // values of the token
+	F    uint32 // features: rows of w
+	F0   uint32 // where the features begin in y
+	Act  uint32 // ActNone, ActReLU, ActQuickGELU or ActGELU
+	Bias uint32 // 1: add bias
+	Eps  float32
+}
+
+func (p LinearNormParams) encode() []byte {
+	b := make([]byte, 32)
+	put32(b[0:], p.K)
+	put32(b[4:], p.F)
+	put32(b[8:], p.F0)
+	put32(b[12:], p.Act)
+	put32(b[16:], p.Bias)
+	put32(b[20:], math.Float32bits(p.Eps))
+	return b
+}
+
+func decodeLinearNormParams(b []byte) LinearNormParams {
+	return LinearNormParams{
+		K:    get32(b[0:]),
+		F:    get32(b[4:]),
+		F0:   get32(b[8:]),
+		Act:  get32(b[12:]),
+		Bias: get32(b[16:]),
+		Eps:  math.Float32frombits(get32(b[20:])),
+	}
+}
+
+// linearNormBuffers are the bindings of linear_norm.wgsl, as the twin sees them.
+type linearNormBuffers struct {
+	X     []float32 // (K)
+	Gain  []float32 // (K)
+	Shift []float32 // (K)
+	W     []uint32  // (F,K) in the format of the weights
+	S     []uint32  // its scales
+	Bias  []float32 // only F0 to F0+F are read
+	Y     []float32 // only F0 to F0+F are written
+}
+
+// linearNormKernel is a kernel with the interface of linear_norm.wgsl, the given twin and, where there is one, something faster.
+func linearNormKernel(twin func(LinearNormParams, linearNormBuffers), fast ...func(LinearNormParams, linearNormBuffers)) gpu.Kernel {
+	call := func(f func(LinearNormParams, linearNormBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeLinearNormParams(c.Params), linearNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), c.Buffers[3], c.Buffers[4], floats(c.Buffers[5]), floats(c.Buffers[6])})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   32,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "gain", "shift", "w", "s", "bias", "y"},
+		Reach:    reachOf(decodeLinearNormParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
 
 // Constants of linear_row.wgsl.
 const (

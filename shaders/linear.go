@@ -63,20 +63,28 @@ const (
 
 // linearRow chooses among the matrix-vector texts: fewer features a workgroup where there are few, so that a device has enough workgroups.
 func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {
-	tokens, rows := 8, 4
+	tokens := 8
 	switch {
 	case T == 1:
 		tokens = 1
 	case T <= 4:
 		tokens = 4
 	}
+	v, rows := linearLanes(info, format, F, "linear_row")
+	v.consts["TOKENS"] = tokens
+	return v, ceil(F, rows) * ceil(T, tokens)
+}
+
+// linearLanes is what matrix-vector texts have in common: the features of a workgroup, and how lanes read a row and add up.
+func linearLanes(info gpu.Info, format Format, F int, file string) (v variant, rows int) {
+	rows = 4
 	switch {
 	case F < 2048:
 		rows = 1
 	case F < 8192:
 		rows = 2
 	}
-	v := variant{file: "linear_row", imports: format.imports(), consts: map[string]int{"TOKENS": tokens, "ROWS": rows}}
+	v = variant{file: file, imports: format.imports(), consts: map[string]int{"ROWS": rows}}
 	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
 	f := info.Features
 	switch {
@@ -88,7 +96,7 @@ func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {
 	default:
 		v.imports["linear_sum"] = "linear_sum_subgroups"
 	}
-	return v, ceil(F, rows) * ceil(T, tokens)
+	return v, rows
 }
 
 // linearVariants is a dispatch of each variant that the rules choose on a device.

@@ -22,6 +22,7 @@ const WG: u32 = 64u;
 
 //#import weight_f32
 //#import erf
+//#import activate
 //#import linear_out
 //#import grid
 

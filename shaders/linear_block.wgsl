@@ -8,6 +8,7 @@ const TOKENS: u32 = 4u; // tokens of an invocation: 1 or 4
 
 //#import weight
 //#import erf
+//#import activate
 //#import linear_out
 //#import grid
 

@@ -10,22 +10,11 @@ const TOKENS: u32 = 8u; // tokens of a workgroup: 1, 4 or 8
 //#import weight
 //#import linear_chunk
 //#import linear_sum
+//#import linear_dots
 //#import erf
+//#import activate
 //#import linear_out
 //#import grid
-
-// The products of one token's values with those of ROWS features.
-fn dots(v: vec4<f32>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>) -> vec4<f32> {
-    var d = vec4<f32>(dot(v, w0), 0.0, 0.0, 0.0);
-    if (ROWS > 1u) {
-        d.y = dot(v, w1);
-    }
-    if (ROWS > 2u) {
-        d.z = dot(v, w2);
-        d.w = dot(v, w3);
-    }
-    return d;
-}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

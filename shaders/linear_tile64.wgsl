@@ -4,6 +4,7 @@
 //#import linear_head
 //#import weight
 //#import erf
+//#import activate
 //#import linear_out
 //#import grid
 //#import tile_64

@@ -20,22 +20,29 @@ func TestGolden(t *testing.T) {
 		t.Fatalf("golden folders: want 8, have %v, %v", dirs, err)
 	}
 	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
-		for _, path := range dirs {
-			dir := filepath.Dir(path)
-			t.Run(filepath.Base(filepath.Dir(dir))+"/"+filepath.Base(dir), func(t *testing.T) {
-				report, err := verify.Run(context.Background(), dev, dir, shaders.F32)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, c := range report.Checks {
-					if !c.OK() {
-						t.Errorf("%s: %s (max |Δ| %g, tolerance %g)", c.Name, c.Mismatch, c.MaxError, c.Tolerance)
-					}
-				}
-				if len(report.Checks) < 2 {
-					t.Errorf("%s: only %d checks", dir, len(report.Checks))
-				}
-			})
+		golden(t, dev, dirs)
+		if dev.Info().Software {
+			t.Run("as hardware", func(t *testing.T) { golden(t, kerneltest.AsHardware(dev), dirs) })
 		}
 	})
+}
+
+func golden(t *testing.T, dev gpu.Device, dirs []string) {
+	for _, path := range dirs {
+		dir := filepath.Dir(path)
+		t.Run(filepath.Base(filepath.Dir(dir))+"/"+filepath.Base(dir), func(t *testing.T) {
+			report, err := verify.Run(context.Background(), dev, dir, shaders.F32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range report.Checks {
+				if !c.OK() {
+					t.Errorf("%s: %s (max |Δ| %g, tolerance %g)", c.Name, c.Mismatch, c.MaxError, c.Tolerance)
+				}
+			}
+			if len(report.Checks) < 2 {
+				t.Errorf("%s: only %d checks", dir, len(report.Checks))
+			}
+		})
+	}
 }

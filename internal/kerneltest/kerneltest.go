@@ -75,3 +75,14 @@ func views(info gpu.Info) []gpu.Info {
 	}
 	return all
 }
+
+// AsHardware is a device on which the rules choose what they would choose on hardware: everything that real GPUs run, if slowly.
+func AsHardware(dev gpu.Device) gpu.Device { return asHardware{dev} }
+
+type asHardware struct{ gpu.Device }
+
+func (d asHardware) Info() gpu.Info {
+	info := d.Device.Info()
+	info.Software = false
+	return info
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import "fromage/gpu"
+
+// AttentionSteps says whether AttentionStep computes for T tokens with these sizes: one token, everything in fours.
+func AttentionSteps(T int, p AttentionStepParams) bool {
+	return T == 1 && (p.Dh|p.QStride|p.Source|p.KVStride|p.KOffset|p.VOffset)%4 == 0
+}
+
+// AttentionStep is StoreRows and Attention in one, for one token: q (QStride) f32 with its queries from column 0 and its row of kv from column Source,
+// tokens (1,4) u32, kv (rows,KVStride) f32 → y (Heads·Dh) f32. It writes the token's keys and values to row first+position of kv, then attends as
+// Attention does. Dh is at most 256.
+func AttentionStep(info gpu.Info, p AttentionStepParams) Dispatch {
+	checkHead("attention_step", p.Dh)
+	v, groups := variant{file: "attention_step", imports: map[string]string{"rows": "rows_vec4"}}, int(p.Heads)
+	if info.Software {
+		v.file = "attention_step_software"
+		groups = ceil(groups, attentionStepSoftwareWG)
+	}
+	run := func(attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {
+		return func(p AttentionStepParams, b attentionStepBuffers) {
+			n := p.Heads * p.Dh
+			row := int(b.Tokens[2]+b.Tokens[1]) * int(p.KVStride)
+			for _, column := range []uint32{p.KOffset, p.VOffset} {
+				copy(b.Kv[row+int(column):][:n], b.Q[p.Source+column:][:n])
+			}
+			attend(AttentionParams{T: 1, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale},
+				attentionBuffers{Q: b.Q, Kv: b.Kv, Tokens: b.Tokens, Y: b.Y})
+		}
+	}
+	return Dispatch{kernel(v, attentionStepKernel(run(attentionTwin), run(attentionFast))), p.encode(), grid(groups)}
+}
+
+func (p AttentionStepParams) reach() []uint64 {
+	if p.Dh == 0 || p.Dh > attentionMaxDh || p.KVStride == 0 {
+		return nil
+	}
+	width := words(uint64(p.Heads), uint64(p.Dh))
+	end := uint64(max(p.KOffset, p.VOffset)) + width
+	return []uint64{max(uint64(p.QStride), width, uint64(p.Source)+end), 4, end, width}
+}
+
+func attentionStepCases() []Case {
+	return []Case{AttentionStepCase(AttentionStepParams{Heads: 3, Dh: 20, QStride: 180, Source: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 131)}
+}
+
+// AttentionStepCase makes a case of AttentionStep with random contents: a token after count−1 others, whose rows follow a row that it does not attend to.
+func AttentionStepCase(p AttentionStepParams, count int) Case {
+	return Case{
+		Name:     "attention_step",
+		Dispatch: func(info gpu.Info) Dispatch { return AttentionStep(info, p) },
+		Buffers: [][]uint32{
+			Random(1, int(p.QStride)), {7, uint32(count - 1), 1, uint32(count)}, Random(2, (1+count)*int(p.KVStride)), Random(3, int(p.Heads*p.Dh)),
+		},
+		Abs: 2e-5, Rel: 2e-5,
+	}
+}
