@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"fmt"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -59,6 +60,38 @@ func TestListCommands(t *testing.T) {
 	l.Dispatch(1, [3]int{1, 1, 1}, nil) // parameters of before must not shine through the kept memory
 	if slices.ContainsFunc(l.Params(), func(b byte) bool { return b != 0 }) {
 		t.Errorf("Params() of a dispatch without any = %v…, want zeros", l.Params()[:4])
+	}
+}
+
+// TestListAppend: a list of lists has the commands of all, each dispatch with its own parameters.
+func TestListAppend(t *testing.T) {
+	var a, b List
+	a.Dispatch(7, [3]int{1, 1, 1}, []byte{1}, 10)
+	a.Copy(20, 4, 21, 8, 16)
+	b.Clear(30, 12, 24)
+	b.Dispatch(8, [3]int{2, 1, 1}, []byte{2}, 11, 12)
+	var all List
+	for _, l := range []*List{&a, &b, &a} {
+		all.Append(l)
+	}
+	var read List
+	if err := read.Load(all.Words(), all.Params()); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range read.Commands() {
+		param := byte(0)
+		if c.Pipeline != 0 {
+			param = read.Params()[c.ParamsOffset]
+		}
+		got = append(got, fmt.Sprint(c.Pipeline, c.Target, param, len(c.Buffers)))
+	}
+	want := []string{"7 0 1 1", "0 20 0 0", "0 30 0 0", "8 0 2 2", "7 0 1 1", "0 20 0 0"}
+	if !slices.Equal(got, want) {
+		t.Errorf("commands %q, want %q", got, want)
+	}
+	if b.Params()[0] != 2 || a.Dispatches() != 1 {
+		t.Error("Append changed what it appended")
 	}
 }
 

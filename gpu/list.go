@@ -86,6 +86,19 @@ func (l *List) Clear(target Buffer, offset, size int) {
 	}
 }
 
+// Append adds all commands of another list.
+func (l *List) Append(m *List) {
+	at, offset := len(l.words), len(l.params)
+	l.words, l.params = append(l.words, m.words...), append(l.params, m.params...)
+	for w := l.words[at:]; len(w) > 0; {
+		n, _ := length(w)
+		if w[0] == opDispatch {
+			w[5] += uint32(offset)
+		}
+		w = w[n:]
+	}
+}
+
 // word is n, or for an n that is negative or too large a number that no device accepts.
 func word(n int) uint32 {
 	if n < 0 || n > math.MaxUint32 {

@@ -514,6 +514,32 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 	return nil
 }
 
+// Repeat runs the program so many times in one submit. The inputs are those of the first run; `between` adds to a list the commands that follow every run
+// and make the inputs of the next.
+func (r *Program) Repeat(dims plan.Dims, times int, inputs map[string][]byte, between func(list *gpu.List) error) error {
+	run, err := r.prepare(dims)
+	if err != nil {
+		return err
+	}
+	for name, data := range inputs {
+		if err := r.Write(name, data); err != nil {
+			return err
+		}
+	}
+	var once, all gpu.List
+	once.Append(&run.list)
+	if err := between(&once); err != nil {
+		return err
+	}
+	for range times {
+		all.Append(&once)
+	}
+	if err := r.m.Dev.Submit(&all); err != nil {
+		return fmt.Errorf("machine: program %s: %w", r.p.Name, err)
+	}
+	return nil
+}
+
 // watched runs the steps part by part.
 func (r *Program) watched(steps []plan.Step, dims plan.Dims) error {
 	w := r.m.Watch

@@ -117,12 +117,13 @@ func (s *Sequence) Generate(ctx context.Context, opt Options, search Searcher, e
 func (s *Sequence) Continue(ctx context.Context, n int) error {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	for range n {
-		res, err := s.last(ctx, want{logits: true})
+	a := ahead{s: s, sampler: NewSampler(Options{}, -1)}
+	for done := 0; done < n; {
+		ids, err := a.next(ctx, done, n-done)
 		if err != nil {
 			return err
 		}
-		s.tokens = append(s.tokens, Token{ID: argmax(res.logits[0])})
+		done += len(ids)
 	}
 	return nil
 }
@@ -142,42 +143,54 @@ type generation struct {
 }
 
 func (g *generation) run(ctx context.Context) error {
-	settings := g.s.r.Settings()
-	for i := range g.opt.NumWords {
-		if len(g.s.tokens) >= settings.MaxPositions {
+	room := g.s.r.Settings().MaxPositions - len(g.s.tokens)
+	a := ahead{s: g.s, sampler: g.sampler}
+	for i := 0; i < g.opt.NumWords; {
+		if i >= room {
 			g.answer.Stop = "context"
 			return nil
 		}
-		res, err := g.s.last(ctx, want{logits: true})
+		start := len(g.s.tokens)
+		ids, err := a.next(ctx, i, min(room, g.opt.NumWords)-i)
 		if err != nil {
 			return err
 		}
-		id := int32(g.sampler.Next(res.logits[0], i))
-		switch {
-		case id == g.newline && i > 0:
-			g.answer.Stop = "newline"
-			return nil
-		case int(id) == settings.EOS && !g.opt.IgnoreEOS:
-			g.answer.Stop = "eos"
-			return nil
-		}
-		g.answer.IDs = append(g.answer.IDs, id)
-		g.s.tokens = append(g.s.tokens, Token{ID: int(id)})
-		if int(id) != g.s.r.RET() || g.opt.MaxNumRets == 0 {
-			g.piece = append(g.piece, id)
-			g.show(id)
-			continue
-		}
-		if err := g.retrieve(ctx); err != nil {
-			return err
-		}
-		if len(g.answer.Pieces) == g.opt.MaxNumRets {
-			g.answer.Stop = "rets"
-			return nil
+		for n, id := range ids {
+			if g.answer.Stop = g.stops(id, i); g.answer.Stop != "" {
+				g.s.Truncate(start + n)
+				return nil
+			}
+			i++
+			g.answer.IDs = append(g.answer.IDs, id)
+			if int(id) != g.s.r.RET() || g.opt.MaxNumRets == 0 {
+				g.piece = append(g.piece, id)
+				g.show(id)
+				continue
+			}
+			g.s.Truncate(start + n + 1)
+			if err := g.retrieve(ctx); err != nil {
+				return err
+			}
+			if len(g.answer.Pieces) == g.opt.MaxNumRets {
+				g.answer.Stop = "rets"
+				return nil
+			}
+			break
 		}
 	}
 	g.answer.Stop = "length"
 	return nil
+}
+
+// stops says why the answer ends before id, its i-th token, if it does.
+func (g *generation) stops(id int32, i int) string {
+	switch {
+	case id == g.newline && i > 0:
+		return "newline"
+	case int(id) == g.s.r.Settings().EOS && !g.opt.IgnoreEOS:
+		return "eos"
+	}
+	return ""
 }
 
 // retrieve ends the piece with the pictures for the [RET] that was just generated.

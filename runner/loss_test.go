@@ -11,6 +11,7 @@ import (
 
 	"fromage/gpu"
 	"fromage/gpu/cpu"
+	"fromage/internal/kerneltest"
 	"fromage/machine"
 	"fromage/shaders"
 )
@@ -48,17 +49,18 @@ func TestRecovery(t *testing.T) {
 	source := machine.Chunks{Open: b.File, Each: b.Chunks}
 	opt := DefaultOptions()
 	opt.NumWords, opt.Temperature, opt.TopP, opt.Seed, opt.IgnoreEOS = 6, 1.2, 0.95, 7, true
+	as := func(dev gpu.Device) gpu.Device { return dev }
 	// talk says the answers of two turns, with a picture that is read in between, on a device that lasts for so many steps.
 	talk := func(life int) (ids []int32, losses int, err error) {
 		dev := &mortal{cpu.New(), 1 << 30}
-		r, err := Load(ctx, dev, b, nil)
+		r, err := Load(ctx, as(dev), b, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		dev.left = life
 		r.OnLoss(func(context.Context) (gpu.Device, Source, error) {
 			losses++
-			return cpu.New(), source, nil
+			return as(cpu.New()), source, nil
 		})
 		s := r.NewSequence()
 		defer s.Close()
@@ -79,22 +81,29 @@ func TestRecovery(t *testing.T) {
 		}
 		return ids, losses, nil
 	}
-	want, losses, err := talk(1 << 30)
-	if err != nil || losses != 0 || len(want) < 4 {
-		t.Fatalf("without a loss: %v, %d losses, %v", want, losses, err)
-	}
-	for life := 0; ; life++ {
-		got, losses, err := talk(life)
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("lost after %d steps: %v, %v, want %v", life, got, err, want)
+	survive := func(steps int) {
+		t.Helper()
+		want, losses, err := talk(1 << 30)
+		if err != nil || losses != 0 || len(want) < 4 {
+			t.Fatalf("without a loss: %v, %d losses, %v", want, losses, err)
 		}
-		if losses == 0 {
-			if life < 20 {
-				t.Errorf("the conversation took %d steps, want more to lose the device at", life)
+		for life := 0; ; life++ {
+			got, losses, err := talk(life)
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("lost after %d steps: %v, %v, want %v", life, got, err, want)
 			}
-			break
+			if losses == 0 {
+				if life < steps {
+					t.Errorf("the conversation took %d steps, want more to lose the device at", life)
+				}
+				break
+			}
 		}
 	}
+	survive(20)
+	opt.Temperature, opt.TopP = 0, 1
+	as = kerneltest.AsHardware // several tokens a submit
+	survive(12)
 
 	dev := &mortal{cpu.New(), 1 << 30}
 	r, err := Load(ctx, dev, b, nil)
@@ -120,37 +129,39 @@ func TestRecovery(t *testing.T) {
 // TestKernels: all that a model runs at the sizes asked for is among the kernels that are named before.
 func TestKernels(t *testing.T) {
 	b := compiled(t, shaders.Q8)
-	dev := &counting{cpu.New(), map[string]bool{}}
-	r, err := Load(context.Background(), dev, b, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernels, err := Kernels(dev.Info(), b.Manifest(), 1, 9)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := randomSequences(r, 9)[0]
-	if err := s.Continue(context.Background(), 2); err != nil {
-		t.Fatal(err)
-	}
-	side := b.Manifest().Settings.ImageSize
-	if _, err := r.Embed(context.Background(), [][]float32{make([]float32, 3*side*side)}, nil); err != nil {
-		t.Fatal(err)
-	}
-	named := map[string]bool{}
-	for _, k := range kernels {
-		if named[k.Name] {
-			t.Errorf("Kernels names %s twice", k.Name)
+	for _, as := range []gpu.Device{cpu.New(), kerneltest.AsHardware(cpu.New())} {
+		dev := &counting{as, map[string]bool{}}
+		r, err := Load(context.Background(), dev, b, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		named[k.Name] = true
-	}
-	for name := range dev.compiled {
-		if !named[name] {
-			t.Errorf("%s was run, and is not among Kernels", name)
+		kernels, err := Kernels(dev.Info(), b.Manifest(), 1, 9)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if len(dev.compiled) < 5 {
-		t.Errorf("%d kernels were run", len(dev.compiled))
+		s := randomSequences(r, 9)[0]
+		if err := s.Continue(context.Background(), 3); err != nil {
+			t.Fatal(err)
+		}
+		side := b.Manifest().Settings.ImageSize
+		if _, err := r.Embed(context.Background(), [][]float32{make([]float32, 3*side*side)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		named := map[string]bool{}
+		for _, k := range kernels {
+			if named[k.Name] {
+				t.Errorf("Kernels names %s twice", k.Name)
+			}
+			named[k.Name] = true
+		}
+		for name := range dev.compiled {
+			if !named[name] {
+				t.Errorf("%s was run, and is not among Kernels", name)
+			}
+		}
+		if len(dev.compiled) < 5 {
+			t.Errorf("%d kernels were run", len(dev.compiled))
+		}
 	}
 }
 

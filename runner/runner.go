@@ -30,6 +30,7 @@ type Runner struct {
 	// scale is exp(logit_scale), the factor on retrieval scores.
 	scale     float32
 	maxTokens int
+	ahead     int // tokens of the next submit where the device picks them, by the time of earlier ones
 	reopen    Reopen
 	heads     map[string][]float32 // those that SetHeads put in place of the bundle's
 }

@@ -12,6 +12,7 @@ import (
 	"fromage/gpu"
 	"fromage/machine"
 	"fromage/plan"
+	"fromage/shaders"
 	"fromage/tokenizer"
 	"fromage/vision"
 )
@@ -226,6 +227,9 @@ func Kernels(info gpu.Info, manifest *bundle.Manifest, tokens ...int) ([]*gpu.Ke
 				}
 			}
 		}
+	}
+	if !info.Software {
+		kernels = append(kernels, shaders.NextToken(info, shaders.NextTokenParams{}).Kernel)
 	}
 	return kernels, nil
 }

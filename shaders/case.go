@@ -131,7 +131,7 @@ func Cases() []Case {
 	var all []Case
 	for _, f := range []func() []Case{
 		embedCases, layerNormCases, linearCases, linearNormCases, attentionCases, attentionStepCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
-		nllCases, topKCases,
+		nllCases, topKCases, nextTokenCases,
 		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
 		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,
 		squareSumsCases, adamWCases, rescaleRowCases,

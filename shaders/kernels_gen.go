@@ -1403,6 +1403,59 @@ const (
 	linearWeightBackTile64SPACE = 512
 )
 
+// Constants of next_token.wgsl.
+const (
+	nextTokenWG = 256
+)
+
+// NextTokenParams are the parameters of next_token.wgsl.
+type NextTokenParams struct {
+	V   uint32 // logits
+	Row uint32 // the row of the token table that the logits belong to
+}
+
+func (p NextTokenParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.V)
+	put32(b[4:], p.Row)
+	return b
+}
+
+func decodeNextTokenParams(b []byte) NextTokenParams {
+	return NextTokenParams{
+		V:   get32(b[0:]),
+		Row: get32(b[4:]),
+	}
+}
+
+// nextTokenBuffers are the bindings of next_token.wgsl, as the twin sees them.
+type nextTokenBuffers struct {
+	Logits  []uint32 // (V) f32 bits
+	Control []uint32 // 4 words, then tokens
+	Tokens  []uint32 // (T,4): row 0 becomes the next token, after that of Row
+	Rows    []uint32 // rows[0] becomes 0
+}
+
+// nextTokenKernel is a kernel with the interface of next_token.wgsl, the given twin and, where there is one, something faster.
+func nextTokenKernel(twin func(NextTokenParams, nextTokenBuffers), fast ...func(NextTokenParams, nextTokenBuffers)) gpu.Kernel {
+	call := func(f func(NextTokenParams, nextTokenBuffers)) func(gpu.Call) {
+		return func(c gpu.Call) {
+			f(decodeNextTokenParams(c.Params), nextTokenBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
+		}
+	}
+	k := gpu.Kernel{
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"logits", "control", "tokens", "rows"},
+		Reach:    reachOf(decodeNextTokenParams),
+		Twin:     call(twin),
+	}
+	for _, f := range fast {
+		k.Fast = call(f)
+	}
+	return k
+}
+
 // Constants of nll.wgsl.
 const (
 	nllWG = 256
