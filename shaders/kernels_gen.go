@@ -1207,8 +1207,8 @@ const (
 
 // Constants of linear_block.wgsl.
 const (
-	linearBlockWG     = 64
-	linearBlockTOKENS = 4
+	linearBlockWG     = 8
+	linearBlockTOKENS = 8
 )
 
 // Constants of linear_norm.wgsl.

@@ -39,11 +39,7 @@ func linearVariant(info gpu.Info, format Format, p LinearParams) (variant, int) 
 		return variant{file: "linear"}, ceil(T*F, linearWG)
 	}
 	if info.Software {
-		tokens := 4
-		if T == 1 {
-			tokens = 1
-		}
-		return variant{file: "linear_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}, ceil(ceil(T, tokens)*ceil(F, 4), linearBlockWG)
+		return linearBlock(info, format, T, int(p.K), F)
 	}
 	if T <= linearFew {
 		return linearRow(info, format, T, F)
@@ -60,6 +56,27 @@ const (
 	// linearFill is how many large tiles occupy a device better than four times as many small ones.
 	linearFill = 48
 )
+
+// linearBlock chooses among the texts for devices on which a CPU does the work.
+func linearBlock(info gpu.Info, format Format, T, K, F int) (variant, int) {
+	tokens := 8
+	switch {
+	case T == 1:
+		tokens = 1
+	case T <= 4:
+		tokens = 4
+	}
+	v := variant{file: "linear_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
+	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
+	v.imports["linear_near"] = "linear_near_alone"
+	f, near := info.Features, info.Features.SubgroupMin
+	chunk := 256 / format.RowBytes(64) // vec4s of x that go with 16 bytes of weights
+	if f.Subgroups && near == f.SubgroupMax && near <= linearBlockWG && near%chunk == 0 && K%(4*near) == 0 {
+		v.imports["linear_near"] = "linear_near_subgroup"
+		v.consts["NEAR"] = near
+	}
+	return v, ceil(T, tokens) * ceil(F, 4*linearBlockWG)
+}
 
 // linearRow chooses among the matrix-vector texts: fewer features a workgroup where there are few, so that a device has enough workgroups.
 func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {

@@ -126,6 +126,8 @@ func TestFastOrder(t *testing.T) {
 
 func TestLinearVariants(t *testing.T) {
 	software, hardware, fixed, varying := gpu.Info{Software: true}, gpu.Info{}, gpu.Info{}, gpu.Info{}
+	lanes := software
+	lanes.Features = gpu.Features{Subgroups: true, SubgroupMin: 4, SubgroupMax: 4}
 	fixed.Features = gpu.Features{Subgroups: true, SubgroupMin: 32, SubgroupMax: 32}
 	varying.Features = gpu.Features{Subgroups: true, SubgroupMin: 8, SubgroupMax: 32}
 	for _, c := range []struct {
@@ -137,8 +139,11 @@ func TestLinearVariants(t *testing.T) {
 	}{
 		{software, shaders.F32, 3, 7, 100, "linear", [3]int{5, 1, 1}},
 		{hardware, shaders.F32, 3, 7, 100, "linear", [3]int{5, 1, 1}},
-		{software, shaders.Q8, 1, 64, 1000, "linear_block.q8.TOKENS1", [3]int{4, 1, 1}},
-		{software, shaders.Q4, 9, 64, 1000, "linear_block.q4.TOKENS4", [3]int{12, 1, 1}},
+		{software, shaders.Q8, 1, 64, 1000, "linear_block.q8.alone.TOKENS1", [3]int{32, 1, 1}},
+		{software, shaders.Q4, 9, 64, 1000, "linear_block.q4.alone.TOKENS8", [3]int{64, 1, 1}},
+		{lanes, shaders.Q8, 3, 64, 1000, "linear_block.q8.subgroup.NEAR4.TOKENS4", [3]int{32, 1, 1}},
+		{lanes, shaders.Q4, 3, 64, 1000, "linear_block.q4.alone.TOKENS4", [3]int{32, 1, 1}},
+		{lanes, shaders.F32, 3, 36, 1000, "linear_block.f32.alone.TOKENS4", [3]int{32, 1, 1}},
 		{hardware, shaders.F16, 1, 64, 768, "linear_row.f16.group.ROWS1.TOKENS1", [3]int{768, 1, 1}},
 		{varying, shaders.F16, 3, 64, 3072, "linear_row.f16.subgroups.ROWS2.TOKENS4", [3]int{1536, 1, 1}},
 		{fixed, shaders.Q4, 1, 64, 50272, "linear_row.q4.subgroup.ROWS4.TOKENS1.WG32", [3]int{12568, 1, 1}},

@@ -96,7 +96,6 @@ func enables(k *gpu.Kernel) string {
 	return ""
 }
 
-// describe leaves the subgroup sizes at 0, as this wgpu-native tells none.
 func describe(a *wAdapter) description {
 	i := a.GetInfo()
 	d := description{
@@ -107,6 +106,8 @@ func describe(a *wAdapter) description {
 		switch f {
 		case wgpu.NativeFeatureSubgroup:
 			d.features.Subgroups = true
+			d.features.SubgroupMin = subgroupSize(d.vendor, d.name)
+			d.features.SubgroupMax = d.features.SubgroupMin
 		case wgpu.FeatureNameShaderF16:
 			d.features.F16 = true
 		}

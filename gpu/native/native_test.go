@@ -7,6 +7,7 @@ package native
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -109,6 +110,11 @@ func TestFeatures(t *testing.T) {
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = 32u * (subgroupAdd(id.x + 1u) - subgroupAdd(id.x)) / subgroupAdd(1u); }`}},
+		{f.SubgroupMin > 0, gpu.Kernel{Name: "subgroups of a size", Subgroups: true, Source: fmt.Sprintf(`
+@group(0) @binding(0) var<uniform> p: vec4<u32>;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = subgroupAdd(1u) * 32u / %du; }`, f.SubgroupMin)}},
 		{f.F16, gpu.Kernel{Name: "f16", F16: true, Source: `
 @group(0) @binding(0) var<uniform> p: vec4<u32>;
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;

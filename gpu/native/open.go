@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"unsafe"
@@ -93,6 +95,20 @@ func (d description) info(limits gpu.Limits, features gpu.Features) gpu.Info {
 		Host: "native", Adapter: d.name, Vendor: d.vendor, Backend: d.backend, Driver: d.driver,
 		Software: d.kind == adapterCPU, Features: features, Limits: limits,
 	}
+}
+
+var vectorBits = regexp.MustCompile(`^llvmpipe .*\b(\d+) bits`)
+
+// subgroupSize is the number of invocations of every subgroup on an adapter, 0 where it is not always the same: what the bindings do not tell.
+func subgroupSize(vendor, name string) int {
+	if m := vectorBits.FindStringSubmatch(name); m != nil {
+		bits, _ := strconv.Atoi(m[1])
+		return bits / 32
+	}
+	if vendor == "NVIDIA" || vendor == "Apple" {
+		return 32
+	}
+	return 0
 }
 
 // vendorName is the name of a PCI vendor, or what the driver says instead.
