@@ -1033,6 +1033,11 @@ func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers), f
 	return k
 }
 
+// Constants of layer_norm_software.wgsl.
+const (
+	layerNormSoftwareWG = 8
+)
+
 // Constants of linear.wgsl.
 const (
 	linearWG = 64

@@ -9,8 +9,13 @@ import (
 )
 
 // LayerNorm normalises rows: x (T,D), weight (D), bias (D) → y (T,D), all f32; torch's nn.LayerNorm over the last dimension.
-func LayerNorm(_ gpu.Info, p LayerNormParams) Dispatch {
-	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(int(p.T))}
+func LayerNorm(info gpu.Info, p LayerNormParams) Dispatch {
+	v, groups := variant{file: "layer_norm"}, int(p.T)
+	if info.Software && p.D%4 == 0 {
+		v.file = "layer_norm_software"
+		groups = ceil(groups, layerNormSoftwareWG)
+	}
+	return Dispatch{kernel(v, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(groups)}
 }
 
 func layerNormRows(p LayerNormParams, b layerNormBuffers, first, last int) {
@@ -42,7 +47,7 @@ func (p LayerNormParams) reach() []uint64 {
 }
 
 func layerNormCases() []Case {
-	return []Case{LayerNormCase(LayerNormParams{T: 3, D: 65, Eps: 1e-5})}
+	return []Case{LayerNormCase(LayerNormParams{T: 3, D: 65, Eps: 1e-5}), LayerNormCase(LayerNormParams{T: 11, D: 68, Eps: 1e-5})}
 }
 
 // LayerNormCase makes a case of LayerNorm with random contents.
