@@ -27,6 +27,11 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	if info.Software {
 		v.file = "attention_software"
 		groups = ceil(groups, attentionSoftwareWG)
+		f, near := info.Features, info.Features.SubgroupMin
+		if f.Subgroups && near == f.SubgroupMax && (near == 4 || near == 8) && p.T > 1 && v.imports["rows"] == "rows_vec4" {
+			v.file, v.consts = "attention_near", map[string]int{"NEAR": near}
+			groups = ceil(int(p.T), near) * int(p.Heads)
+		}
 	}
 	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
 }
@@ -122,8 +127,27 @@ func largestScaled(x []float32, factor float32) float32 {
 func attentionCases() []Case {
 	return []Case{
 		AttentionCase(AttentionParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 5, 0, 131),
+		AttentionCausalCase(AttentionParams{Heads: 3, Dh: 20, QStride: 180, KVStride: 120, VOffset: 60, Scale: 0.22}, 3, 12, 1),
 		AttentionCase(AttentionParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38}, 9, 140),
 	}
+}
+
+// AttentionCausalCase makes a case of Attention with random contents: sequences of the given lengths, each token of which attends to those before it and
+// itself. It sets p.T.
+func AttentionCausalCase(p AttentionParams, lengths ...int) Case {
+	var tokens []uint32
+	rows := 0
+	for _, n := range lengths {
+		for t := range uint32(n) {
+			tokens = append(tokens, t, t, uint32(rows), t+1)
+		}
+		rows += n
+	}
+	p.T = uint32(rows)
+	c := AttentionCase(p, rows)
+	c.Dispatch = func(info gpu.Info) Dispatch { return Attention(info, p) }
+	c.Buffers = [][]uint32{Random(1, rows*int(p.QStride)), c.Buffers[1], tokens, Random(3, rows*int(p.Heads*p.Dh))}
+	return c
 }
 
 // AttentionCase makes a case of Attention with random contents: one token for each of counts, whose rows follow one another in kv after one

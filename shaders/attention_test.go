@@ -26,7 +26,8 @@ func TestAttention(t *testing.T) {
 	// Scores of some hundreds, whose f32 are 3e-5 apart.
 	steep := shaders.AttentionCase(shaders.AttentionParams{Heads: 1, Dh: 64, QStride: 64, KVStride: 128, VOffset: 64, Scale: 20}, 1, 300)
 	steep.Abs = 5e-4
-	cases = append(cases, steep,
+	causal := shaders.AttentionParams{Heads: 3, Dh: 12, QStride: 108, KVStride: 72, VOffset: 36, Scale: 0.3}
+	cases = append(cases, steep, shaders.AttentionCausalCase(causal, 1), shaders.AttentionCausalCase(causal, 70), shaders.AttentionCausalCase(causal, 3, 1, 9, 17, 2),
 		// Many heads and tokens, as in a vision tower.
 		shaders.AttentionCase(shaders.AttentionParams{Heads: 17, Dh: 8, QStride: 136, KVStride: 272, VOffset: 136, Scale: 0.35}, 50, 50, 50, 50, 50))
 	kerneltest.Run(t, cases)

@@ -432,6 +432,11 @@ const (
 	attentionBackRowsSoftwareWG = 8
 )
 
+// Constants of attention_near.wgsl.
+const (
+	attentionNearNEAR = 8
+)
+
 // Constants of attention_software.wgsl.
 const (
 	attentionSoftwareWG = 8
