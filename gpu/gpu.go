@@ -7,7 +7,10 @@
 // no device itself: gpu/cpu runs Go functions, gpu/native runs WebGPU through wgpu-native.
 package gpu
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Buffer names a buffer of one Device. The zero value names none.
 type Buffer uint32
@@ -44,6 +47,14 @@ type Library interface {
 	// Shared returns a buffer with the contents of this SHA-256 (in lowercase hex) and size in bytes, or 0 where there is none. It may not be written to;
 	// Free gives the handle back and leaves the contents.
 	Shared(sha256 string, size int) (Buffer, error)
+}
+
+// Timer is a Device that may have a clock for single dispatches.
+type Timer interface {
+	Device
+	// Time runs the commands of l as Submit does, waits for them, and returns how long each dispatch took, in their order. What lies between dispatches
+	// is in none of them, and dispatches that could run at once do not. The error matches errors.ErrUnsupported where the device has no such clock.
+	Time(l *List) ([]time.Duration, error)
 }
 
 // What a Device's errors match under errors.Is.
