@@ -82,6 +82,8 @@ type Info struct {
 	Software bool     `json:"software"`
 	Features Features `json:"features"`
 	Limits   Limits   `json:"limits"`
+	// Choices names, by class of dispatches, the kernel that was measured to be the fastest there. Package shaders reads it; its rules decide on the rest.
+	Choices map[string]string `json:"choices,omitempty"`
 }
 
 // Features are the optional abilities that kernel variants are chosen by.

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -168,7 +169,7 @@ func testInfo(t *testing.T, d *device) {
 			t.Errorf("Info().Limits.%s = %d, want at least %d", c.name, c.have, c.min)
 		}
 	}
-	if d.Info() != i {
+	if !reflect.DeepEqual(d.Info(), i) {
 		t.Errorf("Info() changed from %+v to %+v", i, d.Info())
 	}
 }
