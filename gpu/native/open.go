@@ -201,8 +201,12 @@ func (d description) open(a *wAdapter, o Options) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gpu/native: open %s: %w", d.name, err)
 	}
+	info := d.info(limits, features)
+	if o.Choices != nil {
+		info.Choices = o.Choices(info)
+	}
 	return &Device{
-		info: d.info(limits, features), clocked: clock, handles: gpu.NewHandles(limits), device: w, queue: w.GetQueue(),
+		info: info, clocked: clock, handles: gpu.NewHandles(limits), device: w, queue: w.GetQueue(),
 		buffers: map[gpu.Buffer]*wBuffer{}, pipelines: map[gpu.Pipeline]*pipeline{},
 		groups: map[groupKey]*wBindGroup{}, users: map[gpu.Buffer]map[groupKey]struct{}{},
 	}, nil
