@@ -142,8 +142,11 @@ func overheads(dev gpu.Device) (dispatch, submit float64, err error) {
 	return s / n * 1e6, alone.Seconds() * 1e6, err
 }
 
-// median calls f until the budget is spent, once at least, after a call that is not counted, and returns the median of how long it took.
-func median(f func() error) (time.Duration, error) {
+// median is Median over the budget.
+func median(f func() error) (time.Duration, error) { return Median(budget, f) }
+
+// Median calls f until so much time is spent, once at least, after a call that is not counted, and returns the median of how long it took.
+func Median(budget time.Duration, f func() error) (time.Duration, error) {
 	var all []time.Duration
 	if err := f(); err != nil {
 		return 0, err

@@ -29,7 +29,11 @@ func SearchOf(ctx context.Context, r *runner.Runner, rows int, c Ceilings, progr
 	if D == 0 || rows < searchK {
 		return nil, fmt.Errorf("bench: search: want a model that knows pictures and %d rows or more, have embeddings of %d values and %d rows", searchK, D, rows)
 	}
-	g, err := madeUp(ctx, r, rows, D, progress)
+	x, err := madeUp(ctx, rows, D, progress)
+	if err != nil {
+		return nil, err
+	}
+	g, err := runner.NewGallery(r, x)
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +55,8 @@ func SearchOf(ctx context.Context, r *runner.Runner, rows int, c Ceilings, progr
 	return s, nil
 }
 
-// madeUp is a gallery of small f16 numbers.
-func madeUp(ctx context.Context, r *runner.Runner, rows, D int, progress func(runner.Progress)) (*runner.Gallery, error) {
+// madeUp is an index of small f16 numbers.
+func madeUp(ctx context.Context, rows, D int, progress func(runner.Progress)) (*index.Index, error) {
 	x, err := index.New(index.Header{D: D, DType: index.F16})
 	if err != nil {
 		return nil, err
@@ -79,5 +83,5 @@ func madeUp(ctx context.Context, r *runner.Runner, rows, D int, progress func(ru
 			progress(runner.Progress{Done: int64(done), Total: int64(rows), What: "rows"})
 		}
 	}
-	return runner.NewGallery(r, x)
+	return x, nil
 }

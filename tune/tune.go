@@ -107,7 +107,7 @@ func Measure(ctx context.Context, dev gpu.Device, o Options) (*Table, error) {
 	}
 	t := &Table{
 		Adapter: info.Adapter, Vendor: info.Vendor, Backend: info.Backend, Driver: info.Driver, Has: info.Features,
-		Kernels: shaders.Hash(), Quick: o.Quick, Choices: map[string]string{},
+		Kernels: shaders.Hash(), Quick: o.Quick, Choices: map[string]string{}, Results: []Result{},
 	}
 	classes, budget := shaders.Classes(info.Software, o.Formats...), wholeBudget
 	if o.Quick {
