@@ -24,6 +24,15 @@ type Report struct {
 	Ceilings Ceilings `json:"ceilings"`
 	Models   []Model  `json:"models"`
 	Searches []Search `json:"searches,omitempty"`
+	Sandbox  *Sandbox `json:"sandbox,omitempty"`
+}
+
+// Sandbox is the speed of a model that runs as a WebAssembly guest, as its host sees it.
+type Sandbox struct {
+	Model       string  `json:"model"`
+	Decode      float64 `json:"decode_tok_per_s"`
+	FirstMS     float64 `json:"first_token_ms"`
+	MemoryBytes int     `json:"memory_bytes"` // of the guest, without weights
 }
 
 // Ceilings are what the device reaches at its best.
@@ -71,6 +80,9 @@ func Copy(dev gpu.Device, size int) (gbps float64, err error) {
 	defer free()
 	var list gpu.List
 	list.Copy(b[1], 0, b[0], 0, size)
+	if err := once(dev, &list); err != nil { // memory is often not there before it is touched
+		return 0, err
+	}
 	s, err := repeat(dev, &list)
 	return 2 * float64(size) / s / 1e9, err
 }
@@ -108,6 +120,9 @@ func matmul(dev gpu.Device, n int) (seconds float64, err error) {
 	defer free()
 	var list gpu.List
 	list.Dispatch(p, d.Groups, d.Params, b...)
+	if err := once(dev, &list); err != nil {
+		return 0, err
+	}
 	return repeat(dev, &list)
 }
 
@@ -133,13 +148,16 @@ func overheads(dev gpu.Device) (dispatch, submit float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	alone, err := median(func() error {
-		if err := dev.Submit(&one); err != nil {
-			return err
-		}
-		return dev.Wait()
-	})
+	alone, err := median(func() error { return once(dev, &one) })
 	return s / n * 1e6, alone.Seconds() * 1e6, err
+}
+
+// once runs a list.
+func once(dev gpu.Device, list *gpu.List) error {
+	if err := dev.Submit(list); err != nil {
+		return err
+	}
+	return dev.Wait()
 }
 
 // median is Median over the budget.

@@ -157,14 +157,14 @@ func TestCompare(t *testing.T) {
 			Models: []Model{{Name: "m", DType: shaders.Q8, Decode: decode, FirstMS: ms, FirstLen: 64, Programs: []Program{{
 				Name: "lm", Work: "a token after 64", Clock: ClockDevice, MS: ms, Kernels: []Kernel{{Kernel: "add", Micros: us}, {Kernel: version, Micros: 1}},
 			}}}},
-			Searches: []Search{{Rows: 1000, D: 8, MS: ms}},
+			Searches: []Search{{Rows: 1000, D: 8, MS: ms}}, Sandbox: &Sandbox{Model: "m", Decode: decode, FirstMS: ms},
 		}
 	}
 	changes, warnings := Compare(report("1", "a", 100, 8, 3), report("1", "a", 150, 4, 2))
 	want := []Change{
 		{"copy", "GB/s", 10, 10, 1}, {"m q8: decode", "tok/s", 100, 150, 1.5}, {"m q8: first token after 64", "ms", 8, 4, 2},
 		{"m q8: lm, a token after 64", "ms", 8, 4, 2}, {"m q8: lm, a token after 64: add", "µs", 3, 2, 1.5}, {"m q8: lm, a token after 64: 1", "µs", 1, 1, 1},
-		{"search of 1000 rows", "ms", 8, 4, 2},
+		{"search of 1000 rows", "ms", 8, 4, 2}, {"sandbox: decode", "tok/s", 100, 150, 1.5}, {"sandbox: first token", "ms", 8, 4, 2},
 	}
 	if len(changes) != len(want) || len(warnings) != 0 {
 		t.Fatalf("Compare = %+v, %q, want %+v and no warnings", changes, warnings, want)
@@ -179,7 +179,7 @@ func TestCompare(t *testing.T) {
 		t.Errorf("Compare of two adapters and versions = %+v, %q", changes, warnings)
 	}
 	other := report("1", "a", 100, 8, 3)
-	other.Models[0].DType, other.Searches[0].Rows = shaders.F16, 7
+	other.Models[0].DType, other.Searches[0].Rows, other.Sandbox = shaders.F16, 7, nil
 	if changes, _ := Compare(report("1", "a", 100, 8, 3), other); len(changes) != 1 {
 		t.Errorf("Compare of different models = %+v, want the copy alone", changes)
 	}

@@ -50,6 +50,10 @@ func Compare(old, now *Report) (changes []Change, warnings []string) {
 			}
 		}
 	}
+	if o, n := old.Sandbox, now.Sandbox; o != nil && n != nil && o.Model == n.Model {
+		add("sandbox: decode", "tok/s", o.Decode, n.Decode, false)
+		add("sandbox: first token", "ms", o.FirstMS, n.FirstMS, true)
+	}
 	return changes, warnings
 }
 

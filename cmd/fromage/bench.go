@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,6 +28,7 @@ type benchFlags struct {
 	noKernels      bool
 	rows           []int
 	compare        string
+	sandbox        bool
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -57,6 +59,7 @@ the same run. Kernels are timed by the device's clock where it has one, else by 
 	flags.IntVar(&f.tokens, "tokens", f.tokens, "tokens to decode")
 	flags.BoolVar(&f.noKernels, "no-kernels", false, "leave the kernels out")
 	flags.IntSliceVar(&f.rows, "rows", f.rows, "rows of the galleries to search; 0 for none")
+	flags.BoolVar(&f.sandbox, "sandbox", false, "measure the model of -m in the sandbox of fromage headless too")
 	flags.StringVar(&f.compare, "compare", "", "a `FILE` that bench --json wrote before: show what has become faster and slower")
 	c.AddCommand(a.benchTrainCommand())
 	return c
@@ -102,6 +105,9 @@ func (a *app) bench(ctx context.Context, f benchFlags) (*bench.Report, error) {
 	if report.Ceilings, err = bench.Measure(dev); err != nil {
 		return nil, err
 	}
+	if f.sandbox && len(f.shapes) > 0 {
+		return nil, errors.New("--sandbox: want a model of -m, have --shape")
+	}
 	if len(f.shapes) > 0 {
 		return report, a.eachShape(ctx, dev, f.shapes, formats, func(name string, _ model.OPT, r *runner.Runner) error {
 			return a.benchModel(ctx, name, r, f, report)
@@ -116,7 +122,10 @@ func (a *app) bench(ctx context.Context, f benchFlags) (*bench.Report, error) {
 		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
 	}
 	defer r.Close()
-	return report, a.benchModel(ctx, b.Manifest().Name, r, f, report)
+	if err := a.benchModel(ctx, b.Manifest().Name, r, f, report); err != nil || !f.sandbox {
+		return report, err
+	}
+	return report, a.benchSandbox(ctx, dev, f.tokens, report)
 }
 
 // benchModel adds a model to the report, and searches with the first that knows pictures.
@@ -231,6 +240,9 @@ func (a *app) printBench(r, old *bench.Report) error {
 	}
 	for _, s := range r.Searches {
 		fmt.Fprintf(w, "%-34s %9.3g ms %10.2f %7.0f%%\n", fmt.Sprintf("%d of %d rows of %d", s.K, s.Rows, s.D), s.MS, s.GBps, 100*s.CopyShare)
+	}
+	if s := r.Sandbox; s != nil {
+		fmt.Fprintf(w, "\nin the sandbox: %.1f tok/s, first token after %.1f ms, %s of memory beside the weights\n", s.Decode, s.FirstMS, byteSize(int64(s.MemoryBytes)))
 	}
 	for _, m := range r.Models {
 		for _, p := range m.Programs {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"fromage/bench"
 	"fromage/gpu"
 	"fromage/shaders"
 	"fromage/tune"
@@ -149,4 +150,17 @@ func TestBench(t *testing.T) {
 	for _, c := range [][]string{{"--compare", junk}, {"--compare", "none.json"}, {"--rows", "3"}, {"--tokens", "0"}, {"--dtype", "q5"}, {"--shape", "7b"}} {
 		bad(t, c[0]+" "+c[1], []string{c[0]}, append([]string{"bench", "-m", model}, c...)...)
 	}
+}
+
+// TestBenchSandbox times a small bundle in the sandbox.
+func TestBenchSandbox(t *testing.T) {
+	needGuest(t)
+	var r bench.Report
+	if err := json.Unmarshal([]byte(ok(t, "bench", "-m", tiny(t), "--tokens", "4", "--rows", "0", "--no-kernels", "--sandbox", "--json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Sandbox; s == nil || !(s.Decode > 0 && s.FirstMS > 0 && s.MemoryBytes > 1<<20) || s.Model != r.Models[0].Name {
+		t.Errorf("bench --sandbox = %+v, want speeds of %s", s, r.Models[0].Name)
+	}
+	bad(t, "a sandbox of a made-up model", []string{"--sandbox"}, "bench", "--sandbox", "--shape", "mini")
 }
