@@ -518,24 +518,6 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 	return nil
 }
 
-// Plan returns the program as it is lowered.
-func (r *Program) Plan() *plan.Program { return r.p }
-
-// Steps returns the dispatches of a run of these sizes; they are not to be changed.
-func (r *Program) Steps(dims plan.Dims) ([]plan.Step, error) {
-	run, err := r.prepare(dims)
-	if err != nil {
-		return nil, err
-	}
-	return run.steps, nil
-}
-
-// List makes a command list of some of the steps of a run, over the buffers of the last one.
-func (r *Program) List(steps []plan.Step) (*gpu.List, error) {
-	list := new(gpu.List)
-	return list, r.commands(list, steps)
-}
-
 // watched runs the steps part by part.
 func (r *Program) watched(steps []plan.Step, dims plan.Dims) error {
 	w := r.m.Watch
@@ -582,6 +564,24 @@ func (r *Program) Rows(name string, n, cols int) ([][]float32, error) {
 		return nil, fmt.Errorf("machine: program %s has no output %s", r.p.Name, name)
 	}
 	return out, r.m.Dev.Read(o, 0, Bytes(flat))
+}
+
+// Plan returns the program as it is lowered.
+func (r *Program) Plan() *plan.Program { return r.p }
+
+// Steps returns the dispatches of a run of these sizes; they are not to be changed.
+func (r *Program) Steps(dims plan.Dims) ([]plan.Step, error) {
+	run, err := r.prepare(dims)
+	if err != nil {
+		return nil, err
+	}
+	return run.steps, nil
+}
+
+// List makes a command list of some of the steps of a run, over the buffers of the last one.
+func (r *Program) List(steps []plan.Step) (*gpu.List, error) {
+	list := new(gpu.List)
+	return list, r.commands(list, steps)
 }
 
 // Bytes views 32-bit numbers as the little-endian bytes that they are.
