@@ -6,7 +6,7 @@ PICTURES ?= ../shared/pictures
 ONCE     ?=
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: help setup build site guest serve demo demo-cluster test test-browser test-wazero soak versitygw check bench assets generate
+.PHONY: help setup build site guest serve demo demo-cluster test test-browser test-wazero soak versitygw check bench curves assets generate
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -75,6 +75,9 @@ generate: ## write generated files anew
 
 bench: setup ## speed of the model and of every kernel on this machine's device
 	go run ./cmd/fromage bench
+
+curves: ## time against context, width, vocabulary, batch, index and pictures, as CSV and SVG in out/curves; CURVES="-quick" or "-memory 12 -device gpu"
+	go run ./internal/curves -o out/curves $(CURVES)
 
 assets: ## make the model and the gallery in assets/ anew from MODELS and PICTURES
 	go run ./internal/makegallery -models $(MODELS) -pictures $(PICTURES) -o assets

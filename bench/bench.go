@@ -1,42 +1,184 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bench measures a device and a model on it: copy bandwidth, kernels, decoding, prefill, pictures.
+// Package bench says how fast a device and a model on it are, and how far from the device's own limits: tokens, pictures, searches, and every kernel of
+// the programs that make them, with the bytes and operations that the plan predicts.
 //
-// What enters is an open device and a loaded runner; what leaves is numbers, with the device's copy bandwidth beside them, since only ratios taken in
-// one run can be compared. The package judges nothing.
+// What enters is an open device and a loaded runner; what leaves is numbers, and their ratios to those of an earlier run. Shares are of a copy and of the
+// best product of matrices on the same device in the same run, since only ratios taken in one run can be compared. The package judges nothing, and
+// refuses to know files and flags.
 package bench
 
 import (
-	"context"
-	"fmt"
+	"errors"
+	"slices"
 	"time"
 
 	"fromage/gpu"
-	"fromage/runner"
 	"fromage/shaders"
 )
 
-// Copy is the device's memory bandwidth in GB/s, bytes read plus bytes written, over copies of size bytes.
-func Copy(dev gpu.Device, size int) (gbps float64, err error) {
-	size = min(size, dev.Info().Limits.MaxBinding) / 16 * 16
-	a, err := dev.NewBuffer("copy source", size)
-	if err != nil {
-		return 0, err
-	}
-	defer dev.Free(a)
-	b, err := dev.NewBuffer("copy target", size)
-	if err != nil {
-		return 0, err
-	}
-	defer dev.Free(b)
-	var list gpu.List
-	list.Copy(b, 0, a, 0, size)
-	s, err := repeat(dev, &list)
-	return 2 * float64(size) / s / 1e9, err
+// Report is all that one run measured.
+type Report struct {
+	Version  string   `json:"version"`
+	Device   gpu.Info `json:"device"`
+	Ceilings Ceilings `json:"ceilings"`
+	Models   []Model  `json:"models"`
+	Searches []Search `json:"searches,omitempty"`
+	Sandbox  *Sandbox `json:"sandbox,omitempty"`
+}
+
+// Sandbox is the speed of a model that runs as a WebAssembly guest, as its host sees it.
+type Sandbox struct {
+	Model       string  `json:"model"`
+	Decode      float64 `json:"decode_tok_per_s"`
+	FirstMS     float64 `json:"first_token_ms"`
+	MemoryBytes int     `json:"memory_bytes"` // of the guest, without weights
+}
+
+// Ceilings are what the device reaches at its best.
+type Ceilings struct {
+	CopyGBps     float64 `json:"copy_gb_per_s"` // bytes read plus bytes written
+	MatmulTFLOPs float64 `json:"matmul_tflop_per_s"`
+	MatmulSize   int     `json:"matmul_size"` // of square matrices in f32 that reached it
+	DispatchUS   float64 `json:"dispatch_us"` // of a dispatch with next to nothing to do, among many
+	SubmitUS     float64 `json:"submit_us"`   // of a list with one such dispatch that is waited for
 }
 
 // budget is how long one measurement runs, after shorter ones that are not counted; tests make it short.
 var budget = 300 * time.Millisecond
+
+// Measure finds a device's ceilings.
+func Measure(dev gpu.Device) (c Ceilings, err error) {
+	if c.CopyGBps, err = Copy(dev, 256<<20); err != nil {
+		return c, err
+	}
+	if c.DispatchUS, c.SubmitUS, err = overheads(dev); err != nil {
+		return c, err
+	}
+	for n := 256; n <= 4096; n *= 2 {
+		s, err := matmul(dev, n)
+		if err != nil {
+			return c, err
+		}
+		if t := 2 * float64(n) * float64(n) * float64(n) / s / 1e12; t > c.MatmulTFLOPs {
+			c.MatmulTFLOPs, c.MatmulSize = t, n
+		}
+		if s > budget.Seconds()/4 { // the next takes eight times as long
+			break
+		}
+	}
+	return c, nil
+}
+
+// Copy is the device's memory bandwidth in GB/s, bytes read plus bytes written, over copies of size bytes.
+func Copy(dev gpu.Device, size int) (gbps float64, err error) {
+	size = min(size, dev.Info().Limits.MaxBinding) / 16 * 16
+	b, free, err := buffers(dev, size, size)
+	if err != nil {
+		return 0, err
+	}
+	defer free()
+	var list gpu.List
+	list.Copy(b[1], 0, b[0], 0, size)
+	if err := once(dev, &list); err != nil { // memory is often not there before it is touched
+		return 0, err
+	}
+	s, err := repeat(dev, &list)
+	return 2 * float64(size) / s / 1e9, err
+}
+
+// buffers makes buffers of sizes in bytes, and returns what frees them.
+func buffers(dev gpu.Device, sizes ...int) (b []gpu.Buffer, free func(), err error) {
+	free = func() {
+		for _, b := range b {
+			_ = dev.Free(b)
+		}
+	}
+	for _, size := range sizes {
+		one, err := dev.NewBuffer("bench", max(16, (size+15)/16*16))
+		if err != nil {
+			free()
+			return nil, nil, err
+		}
+		b = append(b, one)
+	}
+	return b, free, nil
+}
+
+// matmul is the seconds that a product of two matrices (n,n) in f32 takes.
+func matmul(dev gpu.Device, n int) (seconds float64, err error) {
+	d := shaders.Linear(dev.Info(), shaders.F32, shaders.LinearParams{T: uint32(n), K: uint32(n), F: uint32(n), Stride: uint32(n)})
+	p, err := dev.Compile(d.Kernel)
+	if err != nil {
+		return 0, err
+	}
+	size := 4 * n * n
+	b, free, err := buffers(dev, size, size, 16, 16, 16, size)
+	if err != nil {
+		return 0, err
+	}
+	defer free()
+	var list gpu.List
+	list.Dispatch(p, d.Groups, d.Params, b...)
+	if err := once(dev, &list); err != nil {
+		return 0, err
+	}
+	return repeat(dev, &list)
+}
+
+// overheads are the microseconds of a dispatch among many that depend on one another, and of a submitted list that is waited for.
+func overheads(dev gpu.Device) (dispatch, submit float64, err error) {
+	d := shaders.Add(dev.Info(), shaders.AddParams{N: 1})
+	p, err := dev.Compile(d.Kernel)
+	if err != nil {
+		return 0, 0, err
+	}
+	b, free, err := buffers(dev, 16, 16, 16)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer free()
+	const n = 256
+	var one, many gpu.List
+	one.Dispatch(p, d.Groups, d.Params, b...)
+	for range n {
+		many.Dispatch(p, d.Groups, d.Params, b...)
+	}
+	s, err := repeat(dev, &many)
+	if err != nil {
+		return 0, 0, err
+	}
+	alone, err := median(func() error { return once(dev, &one) })
+	return s / n * 1e6, alone.Seconds() * 1e6, err
+}
+
+// once runs a list.
+func once(dev gpu.Device, list *gpu.List) error {
+	if err := dev.Submit(list); err != nil {
+		return err
+	}
+	return dev.Wait()
+}
+
+// median is Median over the budget.
+func median(f func() error) (time.Duration, error) { return Median(budget, f) }
+
+// Median calls f until so much time is spent, once at least, after a call that is not counted, and returns the median of how long it took.
+func Median(budget time.Duration, f func() error) (time.Duration, error) {
+	var all []time.Duration
+	if err := f(); err != nil {
+		return 0, err
+	}
+	for began := time.Now(); len(all) == 0 || time.Since(began) < budget && len(all) < 1<<12; {
+		start := time.Now()
+		if err := f(); err != nil {
+			return 0, err
+		}
+		all = append(all, time.Since(start))
+	}
+	slices.Sort(all)
+	return all[len(all)/2], nil
+}
 
 // repeat returns the seconds that one submit of list takes, over enough of them to fill the budget.
 func repeat(dev gpu.Device, list *gpu.List) (seconds float64, err error) {
@@ -58,187 +200,31 @@ func repeat(dev gpu.Device, list *gpu.List) (seconds float64, err error) {
 	}
 }
 
-// Kernel is the speed of one kernel at one size.
-type Kernel struct {
-	Kernel string  `json:"kernel"`
-	Shape  string  `json:"shape"`
-	Micros float64 `json:"us"`
-	GBps   float64 `json:"gb_per_s"`    // bytes that have to be read and written, per second
-	TFLOPs float64 `json:"tflop_per_s"` // 0 where arithmetic is not what counts
-	Share  float64 `json:"copy_share"`  // GBps as a part of the copy bandwidth
-}
-
-// Shape is the widths that kernels are measured at.
-type Shape struct{ Hidden, FFN, Heads int }
-
-// Kernels measures the kernels that a token, a prompt and a search spend their time in.
-func Kernels(ctx context.Context, dev gpu.Device, s Shape, formats []shaders.Format, copyGBps float64) ([]Kernel, error) {
-	info := dev.Info()
-	var all []Kernel
-	add := func(name string, d shaders.Dispatch, bytes, flops float64, sizes ...int) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		k, err := measure(dev, d, sizes)
+// clocked returns the median seconds of each dispatch of a list by the device's clock; false where it has none.
+func clocked(dev gpu.Device, list *gpu.List) (seconds []float64, ok bool, err error) {
+	timer, ok := dev.(gpu.Timer)
+	if !ok {
+		return nil, false, nil
+	}
+	if _, err := timer.Time(list); errors.Is(err, errors.ErrUnsupported) {
+		return nil, false, nil
+	} else if err != nil {
+		return nil, false, err
+	}
+	runs := make([][]time.Duration, list.Dispatches())
+	for began, n := time.Now(), 0; n == 0 || time.Since(began) < budget && n < 1<<10; n++ {
+		took, err := timer.Time(list)
 		if err != nil {
-			return fmt.Errorf("bench: %s %s: %w", d.Kernel.Name, name, err)
+			return nil, false, err
 		}
-		k.Shape = name
-		k.GBps, k.TFLOPs = bytes/k.Micros/1e3, flops/k.Micros/1e6
-		k.Share = k.GBps / copyGBps
-		all = append(all, k)
-		return nil
-	}
-	for _, f := range formats {
-		if !f.Fits(s.Hidden) {
-			continue
-		}
-		for _, T := range []int{1, 4, 64, 512} {
-			d := shaders.Linear(info, f, shaders.LinearParams{T: uint32(T), K: uint32(s.Hidden), F: uint32(s.FFN), Stride: uint32(s.FFN)})
-			w, sc := s.FFN*f.RowBytes(s.Hidden), s.FFN*f.ScaleBytes(s.Hidden)
-			x, y := 4*T*s.Hidden, 4*T*s.FFN
-			err := add(fmt.Sprintf("T=%d %d→%d %s", T, s.Hidden, s.FFN, f), d, float64(w+sc+x+y), 2*float64(T)*float64(s.Hidden)*float64(s.FFN), x, w, sc, 16, 16, y)
-			if err != nil {
-				return nil, err
-			}
+		for i, d := range took {
+			runs[i] = append(runs[i], d)
 		}
 	}
-	D, dh := s.Hidden, s.Hidden/s.Heads
-	for _, c := range []struct{ T, count int }{{1, 64}, {1, 512}, {64, 64}} {
-		d := shaders.Attention(info, shaders.AttentionParams{T: uint32(c.T), Heads: uint32(s.Heads), Dh: uint32(dh), QStride: uint32(3 * D), KVStride: uint32(2 * D), VOffset: uint32(D), Scale: 1})
-		err := add(fmt.Sprintf("T=%d over %d rows, %d heads of %d", c.T, c.count, s.Heads, dh), d, float64(8*D*c.count), 4*float64(c.T*c.count*D), 12*D*c.T, 8*D*c.count, -c.count*c.T, 4*D*c.T)
-		if err != nil {
-			return nil, err
-		}
+	seconds = make([]float64, len(runs))
+	for i, r := range runs {
+		slices.Sort(r)
+		seconds[i] = r[len(r)/2].Seconds()
 	}
-	for _, T := range []int{1, 64} {
-		d := shaders.LayerNorm(info, shaders.LayerNormParams{T: uint32(T), D: uint32(D), Eps: 1e-5})
-		if err := add(fmt.Sprintf("T=%d %d", T, D), d, float64(8*T*D), 0, 4*T*D, 4*D, 4*D, 4*T*D); err != nil {
-			return nil, err
-		}
-	}
-	const n = 1 << 16
-	p := shaders.TopKPasses(n, 10)[0]
-	err := add(fmt.Sprintf("10 of %d", n), shaders.TopK(info, p), 4*n, 0, 4*n, 16, 4*p.Results(), 4*p.Results())
-	return all, err
-}
-
-// measure runs one dispatch over fresh buffers of the given sizes in bytes. A size below zero stands for a token table of as many attended rows, T
-// tokens that share them.
-func measure(dev gpu.Device, d shaders.Dispatch, sizes []int) (Kernel, error) {
-	p, err := dev.Compile(d.Kernel)
-	if err != nil {
-		return Kernel{}, err
-	}
-	buffers := make([]gpu.Buffer, len(sizes))
-	for i, size := range sizes {
-		var table []byte
-		if size < 0 {
-			table = tokenTable(-size, d)
-			size = len(table)
-		}
-		if buffers[i], err = dev.NewBuffer(d.Kernel.Labels[i], max(16, (size+15)/16*16)); err != nil {
-			return Kernel{}, err
-		}
-		defer dev.Free(buffers[i])
-		if table != nil {
-			if err := dev.Write(buffers[i], 0, table); err != nil {
-				return Kernel{}, err
-			}
-		}
-	}
-	var list gpu.List
-	list.Dispatch(p, d.Groups, d.Params, buffers...)
-	s, err := repeat(dev, &list)
-	return Kernel{Kernel: d.Kernel.Name, Micros: s * 1e6}, err
-}
-
-// tokenTable is T tokens that attend to count rows each, for T·count = total.
-func tokenTable(total int, d shaders.Dispatch) []byte {
-	T := int(d.Params[0]) | int(d.Params[1])<<8
-	table := make([]byte, 16*T)
-	for t := range T {
-		count := total / T
-		table[16*t+12], table[16*t+13] = byte(count), byte(count>>8)
-	}
-	return table
-}
-
-// Model is the speed of a whole model.
-type Model struct {
-	Dispatches  int     `json:"dispatches_per_token"`
-	WeightBytes int64   `json:"weight_bytes_per_token"` // stored bytes that decoding a token reads
-	Decode      float64 `json:"decode_tok_per_s"`
-	DecodeGBps  float64 `json:"decode_gb_per_s"` // WeightBytes per second of decoding
-	CopyShare   float64 `json:"copy_share"`      // DecodeGBps as a part of the copy bandwidth
-	PrefillLen  int     `json:"prefill_tokens"`
-	Prefill     float64 `json:"prefill_tok_per_s"`
-	FirstMS     float64 `json:"first_token_ms"` // from a prompt of PrefillLen tokens to the first token
-	Images      float64 `json:"images_per_s"`   // 0 where the model has no vision tower
-}
-
-// Of measures a loaded model; tokens is how many it decodes.
-func Of(ctx context.Context, r *runner.Runner, tokens int, copyGBps float64) (*Model, error) {
-	m := &Model{WeightBytes: r.LMBytes()}
-	var err error
-	if m.Dispatches, err = r.Dispatches(); err != nil {
-		return nil, err
-	}
-	limit := r.Settings().MaxPositions
-	m.PrefillLen = min(512, limit/2)
-	tokens = min(tokens, limit-m.PrefillLen)
-	// run reads a prompt of n tokens and one word, then continues by more words, and times both.
-	run := func(n, more int) (first, rest time.Duration, err error) {
-		s := r.NewSequence()
-		defer s.Close()
-		for i := range n {
-			s.AppendTokens(runner.Token{ID: 4 + i%200})
-		}
-		start := time.Now()
-		if err := s.Continue(ctx, 1); err != nil {
-			return 0, 0, err
-		}
-		first = time.Since(start)
-		err = s.Continue(ctx, more)
-		return first, time.Since(start) - first, err
-	}
-	for range 2 { // the first compiles kernels
-		first, _, err := run(m.PrefillLen, 0)
-		if err != nil {
-			return nil, err
-		}
-		m.FirstMS = first.Seconds() * 1e3
-		m.Prefill = float64(m.PrefillLen) / first.Seconds()
-	}
-	if _, _, err := run(8, 1); err != nil {
-		return nil, err
-	}
-	_, rest, err := run(8, tokens)
-	if err != nil {
-		return nil, err
-	}
-	m.Decode = float64(tokens) / rest.Seconds()
-	m.DecodeGBps = m.Decode * float64(m.WeightBytes) / 1e9
-	m.CopyShare = m.DecodeGBps / copyGBps
-	return m, m.images(ctx, r)
-}
-
-func (m *Model) images(ctx context.Context, r *runner.Runner) error {
-	s := r.Settings()
-	if s.ImageSize == 0 || s.SharedDim == 0 {
-		return nil
-	}
-	const n = 16
-	pixels := make([][]float32, n)
-	for i := range pixels {
-		pixels[i] = make([]float32, 3*s.ImageSize*s.ImageSize)
-	}
-	for range 2 {
-		start := time.Now()
-		if _, err := r.Embed(ctx, pixels, nil); err != nil {
-			return err
-		}
-		m.Images = n / time.Since(start).Seconds()
-	}
-	return nil
+	return seconds, true, nil
 }

@@ -7,7 +7,10 @@
 // no device itself: gpu/cpu runs Go functions, gpu/native runs WebGPU through wgpu-native.
 package gpu
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Buffer names a buffer of one Device. The zero value names none.
 type Buffer uint32
@@ -46,6 +49,14 @@ type Library interface {
 	Shared(sha256 string, size int) (Buffer, error)
 }
 
+// Timer is a Device that may have a clock for single dispatches.
+type Timer interface {
+	Device
+	// Time runs the commands of l as Submit does, waits for them, and returns how long each dispatch took, in their order. What lies between dispatches
+	// is in none of them, and dispatches that could run at once do not. The error matches errors.ErrUnsupported where the device has no such clock.
+	Time(l *List) ([]time.Duration, error)
+}
+
 // What a Device's errors match under errors.Is.
 var (
 	// ErrLost: the device is gone (driver reset, device unplugged); nothing on it can be read any more.
@@ -71,6 +82,8 @@ type Info struct {
 	Software bool     `json:"software"`
 	Features Features `json:"features"`
 	Limits   Limits   `json:"limits"`
+	// Choices names, by class of dispatches, the kernel that was measured to be the fastest there. Package shaders reads it; its rules decide on the rest.
+	Choices map[string]string `json:"choices,omitempty"`
 }
 
 // Features are the optional abilities that kernel variants are chosen by.

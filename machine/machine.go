@@ -25,10 +25,11 @@ type Machine struct {
 	Info     gpu.Info
 	Manifest *bundle.Manifest
 	Layouts  map[string]plan.Layout
-	Weights  map[string][]Shard    // by tensor, in the order of its rows
-	States   map[string]gpu.Buffer // what outlives a run; the caller makes them, and calls Forget when it makes them anew
-	None     gpu.Buffer            // what a kernel gets for a binding it does not look at
-	Watch    *Watch                // where set, runs are timed
+	Weights  map[string][]Shard        // by tensor, in the order of its rows
+	States   map[string]gpu.Buffer     // what outlives a run; the caller makes them, and calls Forget when it makes them anew
+	None     gpu.Buffer                // what a kernel gets for a binding it does not look at
+	Watch    *Watch                    // where set, runs are timed
+	Ran      func(*Program, plan.Dims) // where set, hears of each run before it is submitted
 	programs map[string]*Program
 
 	mu      sync.Mutex
@@ -418,6 +419,9 @@ func (r *Program) prepare(dims plan.Dims) (*run, error) {
 	if err := r.grow(dims); err != nil {
 		return nil, err
 	}
+	if r.m.Ran != nil {
+		r.m.Ran(r, dims)
+	}
 	if l, ok := r.lists[dims]; ok {
 		return l, nil
 	}
@@ -586,6 +590,24 @@ func (r *Program) Rows(name string, n, cols int) ([][]float32, error) {
 		return nil, fmt.Errorf("machine: program %s has no output %s", r.p.Name, name)
 	}
 	return out, r.m.Dev.Read(o, 0, Bytes(flat))
+}
+
+// Plan returns the program as it is lowered.
+func (r *Program) Plan() *plan.Program { return r.p }
+
+// Steps returns the dispatches of a run of these sizes; they are not to be changed.
+func (r *Program) Steps(dims plan.Dims) ([]plan.Step, error) {
+	run, err := r.prepare(dims)
+	if err != nil {
+		return nil, err
+	}
+	return run.steps, nil
+}
+
+// List makes a command list of some of the steps of a run, over the buffers of the last one.
+func (r *Program) List(steps []plan.Step) (*gpu.List, error) {
+	list := new(gpu.List)
+	return list, r.commands(list, steps)
 }
 
 // Bytes views 32-bit numbers as the little-endian bytes that they are.

@@ -274,6 +274,9 @@ func (g *Gallery) forget() {
 	clear(g.passes)
 }
 
+// Bytes returns how many bytes of embeddings a search goes through.
+func (g *Gallery) Bytes() int { return 4 * g.d * len(g.rows) }
+
 // Close frees what the gallery has on the device.
 func (g *Gallery) Close() {
 	g.forget()

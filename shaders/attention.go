@@ -33,7 +33,8 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 			groups = ceil(int(p.T), near) * int(p.Heads)
 		}
 	}
-	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+	f := choose(info, func() string { return attentionClass(p) }, func() []form { return attentionForms(p, v.imports) }, form{v, groups})
+	return Dispatch{kernel(f.variant, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(f.groups)}
 }
 
 func checkHead(kernel string, Dh uint32) {

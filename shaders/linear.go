@@ -29,7 +29,8 @@ func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	fast := func(p LinearParams, b linearBuffers) { linearFast(format, p, b) }
 	k := linearKernel(twin, fast)
 	k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
-	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
+	f := choose(info, func() string { return linearClass(format, p) }, func() []form { return linearForms(info, format, p) }, form{v, groups})
+	return Dispatch{kernel(f.variant, k), p.encode(), grid(f.groups)}
 }
 
 // linearVariant chooses the text and the number of workgroups.

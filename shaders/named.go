@@ -34,6 +34,11 @@ func everyKernel() map[string]*gpu.Kernel {
 		for _, d := range linearVariants(info) {
 			add(d)
 		}
+		for _, c := range Classes(info.Software, F32, F16, Q8, Q4) {
+			for _, d := range c.Forms(info) {
+				add(d)
+			}
+		}
 	}
 	return all
 }

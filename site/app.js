@@ -121,6 +121,7 @@ const app = {
     await this.changed();
     this.shine();
     this.announce('The model is loaded. You can chat and search.');
+    if (location.hash === '#bench') (await import('/bench.js')).show(this);
   },
 
   // changed has the views look again at what they can do: another model, more of it, other pictures.
@@ -168,6 +169,7 @@ async function facts() {
     add('GPU memory', bytes(i.gpuBytes));
     add('Program’s memory', i.heapBytes ? bytes(i.heapBytes) : '');
     add('Dispatches a token', i.dispatchesPerToken);
+    add('Kernels', i.choices ? `measured: ${Object.keys(i.choices).length} kinds run otherwise than by the rules` : '');
     add('Kept in', { opfs: 'this browser (OPFS)', cache: 'this browser (cache)', memory: 'memory only: gone with the page' }[i.storage]);
     add('Heads and pictures', i.version ? `version ${i.version}` : '');
     add('Gallery', app.f.gallery.size ? app.f.gallery.size.toLocaleString('en') + ' pictures' : 'none');

@@ -284,8 +284,8 @@ export class Fromage {
   /**
    * load fetches a model, or takes it from this browser, and makes it ready.
    * With sync, the address of a server of versions, and the model's name there, heads and gallery come from it and follow it: an event {type: "version"}
-   * tells of each change.
-   * @param {{model: string, gallery?: string|null, sync?: string|null, name?: string, signal?: AbortSignal, on?: (event: object) => void}} what
+   * tells of each change. kernels is what tune resolved to earlier on this GPU; a table that does not fit is not used.
+   * @param {{model: string, gallery?: string|null, sync?: string|null, name?: string, kernels?: string, signal?: AbortSignal, on?: (event: object) => void}} what
    * @returns {Promise<Fromage>}
    */
   static async load(what) {
@@ -304,7 +304,7 @@ export class Fromage {
    * model wait for it.
    * @returns {Promise<Fromage>}
    */
-  static async open({model, gallery = null, sync = null, name = "", signal, on = () => {}}) {
+  static async open({model, gallery = null, sync = null, name = "", kernels = "", signal, on = () => {}}) {
     const f = new Fromage();
     f.#client = new Client(event => {
       if (event.type === "version" && f.gallery && !event.bundle) {
@@ -314,7 +314,7 @@ export class Fromage {
     });
     const at = url => url && new URL(url, document.baseURI).href;
     try {
-      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery), sync: at(sync)?.replace(/^http/, "ws"), name}, {signal}));
+      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery), sync: at(sync)?.replace(/^http/, "ws"), name, kernels}, {signal}));
     } catch (error) {
       f.#client.close();
       throw error;
@@ -366,6 +366,19 @@ export class Fromage {
   /** embed reads a picture once, for use in any number of prompts as {picture: id}. */
   async embed(blob, {signal} = {}) {
     return {id: await this.#client.call("embed", {bytes: await bytesOf(blob)}, {signal})};
+  }
+
+  /**
+   * bench measures this GPU and the model on it for some minutes: what `fromage bench --json` writes. item hears of {done, total, what}.
+   * @param {{tokens?: number, rows?: number, signal?: AbortSignal, item?: (piece: object) => void}} [what]
+   */
+  async bench({tokens = 32, rows = 16384, signal, item} = {}) {
+    return JSON.parse(await this.#client.call("bench", {tokens, rows}, {signal, item}));
+  }
+
+  /** tune measures which forms of kernels are the fastest on this GPU, in less than a minute. @returns {Promise<string>} a table for open's kernels */
+  async tune({quick = false, signal, item} = {}) {
+    return this.#client.call("tune", {quick}, {signal, item});
   }
 
   /** loseDevice loses the GPU as a reset of its driver does: for tests of what comes after. */

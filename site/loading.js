@@ -45,7 +45,7 @@ export class Loading {
     app.light('busy', 'Loading');
     const { signal } = this.stopper;
     try {
-      const f = await Fromage.open({ model: model.url, gallery: model.index || null, sync: app.config.sync || null, name: model.name, signal, on: (e) => mine === this.generation && this.heard(e) });
+      const f = await Fromage.open({ model: model.url, gallery: model.index || null, sync: app.config.sync || null, name: model.name, kernels: localStorage.getItem('kernels') ?? '', signal, on: (e) => mine === this.generation && this.heard(e) });
       if (mine !== this.generation) return f.close();
       await app.begin(f);
       await f.ready;

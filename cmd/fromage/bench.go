@@ -4,7 +4,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,55 +21,77 @@ import (
 	"fromage/shaders"
 )
 
-// benchReport is what bench measured.
-type benchReport struct {
-	Device   gpu.Info       `json:"device"`
-	CopyGBps float64        `json:"copy_gb_per_s"`
-	Models   []benchModel   `json:"models"`
-	Kernels  []bench.Kernel `json:"kernels"`
-}
-
-type benchModel struct {
-	Name  string         `json:"name"`
-	DType shaders.Format `json:"dtype"`
-	bench.Model
-}
-
 // benchFlags are the command's own.
 type benchFlags struct {
 	shapes, dtypes []string
 	tokens         int
 	noKernels      bool
+	rows           []int
+	compare        string
+	sandbox        bool
 }
 
 func (a *app) benchCommand() *cobra.Command {
-	f := benchFlags{dtypes: []string{"f16", "q4"}, tokens: 64}
+	f := benchFlags{dtypes: []string{"f16", "q4"}, tokens: 64, rows: []int{1 << 16}}
 	c := &cobra.Command{
 		Use:   "bench",
-		Short: "measure decoding, prefill, pictures and every kernel on this machine",
-		Long: "Measures the model of -m, or with --shape the public OPT sizes with made-up weights, and the kernels at the last model's widths. Shares are of the\n" +
-			"device's own copy bandwidth, measured in the same run.",
+		Short: "measure decoding, prefill, pictures, search and every kernel on this machine",
+		Long: `Measures the model of -m, or with --shape the public OPT sizes with made-up weights: tokens, pictures, searches, and the kernels that a prompt, a token
+and pictures run, with the bytes and operations that the plan predicts of them. Shares are of a copy and of the best product of matrices on the same device in
+the same run. Kernels are timed by the device's clock where it has one, else by running each one's dispatches over and over.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			old, err := readReport(f.compare)
+			if err != nil {
+				return err
+			}
 			report, err := a.bench(cmd.Context(), f)
 			if err != nil {
 				return err
 			}
-			return a.printBench(report)
+			return a.printBench(report, old)
 		},
 	}
-	c.Flags().StringVarP(&a.model, "model", "m", "", "bundle to measure (default: the embedded one)")
-	c.Flags().StringSliceVar(&f.shapes, "shape", nil, "sizes of OPT to measure instead, with made-up weights and ViT-L/14: "+shapeNames)
-	c.Flags().StringSliceVar(&f.dtypes, "dtype", f.dtypes, "weight formats for --shape")
-	c.Flags().IntVar(&f.tokens, "tokens", f.tokens, "tokens to decode")
-	c.Flags().BoolVar(&f.noKernels, "no-kernels", false, "leave the kernels out")
+	flags := c.Flags()
+	flags.StringVarP(&a.model, "model", "m", "", "`BUNDLE` to measure (default: the embedded one)")
+	flags.StringSliceVar(&f.shapes, "shape", nil, "sizes of OPT to measure instead, with made-up weights and ViT-L/14: "+shapeNames)
+	flags.StringSliceVar(&f.dtypes, "dtype", f.dtypes, "weight formats for --shape")
+	flags.IntVar(&f.tokens, "tokens", f.tokens, "tokens to decode")
+	flags.BoolVar(&f.noKernels, "no-kernels", false, "leave the kernels out")
+	flags.IntSliceVar(&f.rows, "rows", f.rows, "rows of the galleries to search; 0 for none")
+	flags.BoolVar(&f.sandbox, "sandbox", false, "measure the model of -m in the sandbox of fromage headless too")
+	flags.StringVar(&f.compare, "compare", "", "a `FILE` that bench --json wrote before: show what has become faster and slower")
 	c.AddCommand(a.benchTrainCommand())
 	return c
 }
 
-func (a *app) bench(ctx context.Context, f benchFlags) (*benchReport, error) {
+// readReport reads the report of an earlier run; nil for no name.
+func readReport(name string) (*bench.Report, error) {
+	if name == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("--compare: %w", err)
+	}
+	r := new(bench.Report)
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("--compare: %s: want what bench --json wrote: %w", name, err)
+	}
+	if r.Device.Adapter == "" || len(r.Models) == 0 {
+		return nil, fmt.Errorf("--compare: %s: want what bench --json wrote, have JSON without a device and models", name)
+	}
+	return r, nil
+}
+
+func (a *app) bench(ctx context.Context, f benchFlags) (*bench.Report, error) {
 	if f.tokens < 1 {
 		return nil, fmt.Errorf("--tokens: want 1 or more, have %d", f.tokens)
+	}
+	for _, rows := range f.rows {
+		if rows != 0 && (rows < 16 || rows > 1<<24) {
+			return nil, fmt.Errorf("--rows: want 0 or 16 to %d, have %d", 1<<24, rows)
+		}
 	}
 	formats, err := parseFormats(f.dtypes)
 	if err != nil {
@@ -75,33 +101,59 @@ func (a *app) bench(ctx context.Context, f benchFlags) (*benchReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	report := &benchReport{Device: dev.Info()}
-	if report.CopyGBps, err = bench.Copy(dev, 256<<20); err != nil {
+	report := &bench.Report{Version: version(), Device: dev.Info()}
+	if report.Ceilings, err = bench.Measure(dev); err != nil {
 		return nil, err
 	}
-	shape, err := a.benchModels(ctx, dev, f, formats, report)
-	if err != nil || f.noKernels {
+	if f.sandbox && len(f.shapes) > 0 {
+		return nil, errors.New("--sandbox: want a model of -m, have --shape")
+	}
+	if len(f.shapes) > 0 {
+		return report, a.eachShape(ctx, dev, f.shapes, formats, func(name string, _ model.OPT, r *runner.Runner) error {
+			return a.benchModel(ctx, name, r, f, report)
+		})
+	}
+	b, err := a.openBundle()
+	if err != nil {
+		return nil, err
+	}
+	r, err := runner.Load(ctx, dev, b, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
+	}
+	defer r.Close()
+	if err := a.benchModel(ctx, b.Manifest().Name, r, f, report); err != nil || !f.sandbox {
 		return report, err
 	}
-	report.Kernels, err = bench.Kernels(ctx, dev, shape, []shaders.Format{shaders.F32, shaders.F16, shaders.Q8, shaders.Q4}, report.CopyGBps)
-	return report, err
+	return report, a.benchSandbox(ctx, dev, f.tokens, report)
 }
 
-// benchModels measures the models that the flags name and returns the last one's widths.
-func (a *app) benchModels(ctx context.Context, dev gpu.Device, f benchFlags, formats []shaders.Format, report *benchReport) (bench.Shape, error) {
-	if len(f.shapes) == 0 {
-		return a.benchBundle(ctx, dev, f, report)
-	}
-	var shape bench.Shape
-	err := a.eachShape(ctx, dev, f.shapes, formats, func(name string, opt model.OPT, r *runner.Runner) error {
-		shape = bench.Shape{Hidden: opt.HiddenSize, FFN: opt.FFN, Heads: opt.Heads}
-		m, err := bench.Of(ctx, r, f.tokens, report.CopyGBps)
-		if err == nil {
-			report.Models = append(report.Models, benchModel{name, r.Manifest().DType, *m})
-		}
+// benchModel adds a model to the report, and searches with the first that knows pictures.
+func (a *app) benchModel(ctx context.Context, name string, r *runner.Runner, f benchFlags, report *bench.Report) error {
+	dtype := r.Manifest().DType
+	defer a.endProgress()
+	line := a.startProgress("measuring "+name+" "+dtype.String(), "measurements")
+	m, err := bench.Of(ctx, r, report.Ceilings, bench.Options{Tokens: f.tokens, Kernels: !f.noKernels, Progress: func(p runner.Progress) { line.set(p.Done, p.Total) }})
+	if err != nil {
 		return err
-	})
-	return shape, err
+	}
+	m.Name, m.DType = name, dtype
+	report.Models = append(report.Models, *m)
+	if len(report.Searches) > 0 || r.Settings().SharedDim == 0 {
+		return nil
+	}
+	for _, rows := range f.rows {
+		if rows == 0 {
+			continue
+		}
+		line := a.startProgress("making up a gallery", "rows")
+		s, err := bench.SearchOf(ctx, r, rows, report.Ceilings, func(p runner.Progress) { line.set(p.Done, p.Total) })
+		if err != nil {
+			return err
+		}
+		report.Searches = append(report.Searches, *s)
+	}
+	return nil
 }
 
 // benchShapes are the sizes of OPT that can be measured with made-up weights.
@@ -159,42 +211,76 @@ func parseFormats(names []string) ([]shaders.Format, error) {
 	return formats, nil
 }
 
-func (a *app) benchBundle(ctx context.Context, dev gpu.Device, f benchFlags, report *benchReport) (bench.Shape, error) {
-	b, err := a.openBundle()
-	if err != nil {
-		return bench.Shape{}, err
-	}
-	r, err := runner.Load(ctx, dev, b, nil)
-	if err != nil {
-		return bench.Shape{}, err
-	}
-	defer r.Close()
-	m, err := bench.Of(ctx, r, f.tokens, report.CopyGBps)
-	if err != nil {
-		return bench.Shape{}, err
-	}
-	report.Models = append(report.Models, benchModel{b.Manifest().Name, b.Manifest().DType, *m})
-	s := r.Settings()
-	return bench.Shape{Hidden: s.HiddenDim, FFN: 4 * s.HiddenDim, Heads: max(1, s.HiddenDim/64)}, nil
+// comparison is bench --compare --json.
+type comparison struct {
+	*bench.Report
+	Changes  []bench.Change `json:"changes"`
+	Warnings []string       `json:"warnings"`
 }
 
-func (a *app) printBench(r *benchReport) error {
+func (a *app) printBench(r, old *bench.Report) error {
+	c := comparison{Report: r}
+	if old != nil {
+		c.Changes, c.Warnings = bench.Compare(old, r)
+	}
+	if a.json && old != nil {
+		return a.writeJSON(c)
+	}
 	if a.json {
 		return a.writeJSON(r)
 	}
 	w := a.stdout
-	fmt.Fprintf(w, "%s\ncopy %.1f GB/s (bytes read plus bytes written)\n\n", describeDevice(r.Device), r.CopyGBps)
-	fmt.Fprintf(w, "%-34s %-5s %12s %10s %8s %14s %12s %11s %10s\n", "model", "dtype", "decode tok/s", "GB/s", "of copy", "prefill tok/s", "first token", "pictures/s", "dispatches")
+	fmt.Fprintf(w, "%s\n", describeDevice(r.Device))
+	l := r.Ceilings
+	fmt.Fprintf(w, "ceilings: copy %.1f GB/s (bytes read plus bytes written), product of f32 matrices %.4g TFLOP/s (%d³), a dispatch %.3g µs, a submit and a wait %.3g µs\n",
+		l.CopyGBps, l.MatmulTFLOPs, l.MatmulSize, l.DispatchUS, l.SubmitUS)
+	printModels(w, r.Models)
+	if len(r.Searches) > 0 {
+		fmt.Fprintf(w, "\n%-34s %12s %10s %8s\n", "search", "time", "GB/s", "of copy")
+	}
+	for _, s := range r.Searches {
+		fmt.Fprintf(w, "%-34s %9.3g ms %10.2f %7.0f%%\n", fmt.Sprintf("%d of %d rows of %d", s.K, s.Rows, s.D), s.MS, s.GBps, 100*s.CopyShare)
+	}
+	if s := r.Sandbox; s != nil {
+		fmt.Fprintf(w, "\nin the sandbox: %.1f tok/s, first token after %.1f ms, %s of memory beside the weights\n", s.Decode, s.FirstMS, byteSize(int64(s.MemoryBytes)))
+	}
 	for _, m := range r.Models {
-		fmt.Fprintf(w, "%-34s %-5s %12.1f %10.2f %7.0f%% %14.1f %9.1f ms %11.1f %10d\n",
-			m.Name, m.DType, m.Decode, m.DecodeGBps, 100*m.CopyShare, m.Prefill, m.FirstMS, m.Images, m.Dispatches)
+		for _, p := range m.Programs {
+			printProgram(w, m, p)
+		}
 	}
-	if len(r.Kernels) == 0 {
-		return nil
-	}
-	fmt.Fprintf(w, "\n%-34s %-34s %12s %10s %8s %10s\n", "kernel", "size", "time", "GB/s", "of copy", "TFLOP/s")
-	for _, k := range r.Kernels {
-		fmt.Fprintf(w, "%-34s %-34s %9.1f µs %10.2f %7.0f%% %10.4f\n", k.Kernel, k.Shape, k.Micros, k.GBps, 100*k.Share, k.TFLOPs)
+	if old != nil {
+		printChanges(w, c.Changes, c.Warnings)
 	}
 	return nil
+}
+
+func printModels(w io.Writer, models []bench.Model) {
+	fmt.Fprintf(w, "\n%-34s %-5s %12s %8s %8s %15s %18s %11s %18s\n", "model", "dtype", "decode tok/s", "GB/s", "of copy", "prompt tok/s", "first token", "pictures/s", "a token")
+	for _, m := range models {
+		fmt.Fprintf(w, "%-34s %-5s %12.1f %8.2f %7.0f%% %9.1f (%d) %9.1f ms (%d) %11.1f %3d dispatches, %.3g submits, %.3g reads\n",
+			m.Name, m.DType, m.Decode, m.DecodeGBps, 100*m.CopyShare, m.Prefill, m.PrefillLen, m.FirstMS, m.FirstLen, m.Images, m.Dispatches, m.Submits, m.Reads)
+	}
+}
+
+func printProgram(w io.Writer, m bench.Model, p bench.Program) {
+	fmt.Fprintf(w, "\n%s %s: %s, %s: %.3g ms, %d dispatches, %.4g MB, %.4g GFLOP, %.2f GB/s, %.4g TFLOP/s; kernels by the %s\n",
+		m.Name, m.DType, p.Name, p.Work, p.MS, p.Dispatches, float64(p.Bytes)/1e6, p.FLOPs/1e9, p.GBps, p.TFLOPs,
+		map[string]string{bench.ClockDevice: "device's clock", bench.ClockRepeats: "wall's clock, one by one"}[p.Clock])
+	fmt.Fprintf(w, "%-44s %10s %12s %6s %9s %9s %9s %8s %9s %8s\n", "kernel", "dispatches", "time", "share", "MB", "GB/s", "of copy", "GFLOP", "TFLOP/s", "of best")
+	for _, k := range p.Kernels {
+		fmt.Fprintf(w, "%-44s %10d %9.1f µs %5.1f%% %9.4g %9.2f %8.0f%% %8.4g %9.4g %7.0f%%\n",
+			k.Kernel, k.Dispatches, k.Micros, 100*k.Share, float64(k.Bytes)/1e6, k.GBps, 100*k.CopyShare, k.FLOPs/1e9, k.TFLOPs, 100*k.MatmulShare)
+	}
+}
+
+func printChanges(w io.Writer, changes []bench.Change, warnings []string) {
+	fmt.Fprintln(w)
+	for _, text := range warnings {
+		fmt.Fprintf(w, "NOT THE SAME: %s\n", text)
+	}
+	fmt.Fprintf(w, "%-90s %12s %12s %8s\n", "compared", "before", "now", "as fast")
+	for _, c := range changes {
+		fmt.Fprintf(w, "%-90s %12.4g %12.4g %7.2f× %s\n", c.What, c.Old, c.New, c.Times, c.Unit)
+	}
 }

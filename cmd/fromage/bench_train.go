@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"fromage/bench"
+	"fromage/bench/train"
 	"fromage/gpu"
 	"fromage/model"
 	"fromage/runner"
@@ -33,7 +33,7 @@ type benchTrainReport struct {
 type benchTrainModel struct {
 	Name  string         `json:"name"`
 	DType shaders.Format `json:"dtype"`
-	bench.Training
+	train.Training
 }
 
 // Batches where --batch does not say: the paper's, and one that a CPU computes within seconds.
@@ -83,7 +83,7 @@ func (a *app) benchTrain(ctx context.Context, f benchTrainFlags) (*benchTrainRep
 	case !(f.seconds >= 0 && f.seconds < 1e6):
 		return nil, fmt.Errorf("--seconds: want 0 or more, have %g", f.seconds)
 	}
-	o := bench.TrainOptions{Batch: f.batch, Tokens: f.tokens, Budget: time.Duration(f.seconds * float64(time.Second))}
+	o := train.Options{Batch: f.batch, Tokens: f.tokens, Budget: time.Duration(f.seconds * float64(time.Second))}
 	if o.Memory, err = parseBytes(f.memory); err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)
 	}
@@ -101,7 +101,7 @@ func (a *app) benchTrain(ctx context.Context, f benchTrainFlags) (*benchTrainRep
 		line := a.startProgress("training "+name+" "+r.Manifest().DType.String(), "GFLOP")
 		defer a.endProgress()
 		o.Progress = func(p runner.Progress) { line.set(p.Done, p.Total) }
-		m, err := bench.Train(ctx, r, o)
+		m, err := train.Measure(ctx, r, o)
 		if err == nil {
 			report.Models = append(report.Models, benchTrainModel{name, r.Manifest().DType, *m})
 		}

@@ -12,6 +12,7 @@ import (
 
 	"fromage/gpu"
 	"fromage/shaders"
+	"fromage/tune"
 )
 
 // diagnosis is what doctor found.
@@ -20,6 +21,8 @@ type diagnosis struct {
 	Problem  string         `json:"problem,omitempty"` // why there is no GPU
 	Used     gpu.Info       `json:"used"`
 	Why      string         `json:"why"`
+	Forms    string         `json:"forms"` // of kernels: where they come from
+	Tuned    *tune.Table    `json:"tuned,omitempty"`
 	Kernels  []kernelResult `json:"kernels"`
 	Failed   int            `json:"failed"`
 }
@@ -32,22 +35,36 @@ type kernelResult struct {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	var measure bool
+	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "show devices, features and limits, what will be used and why, and test every kernel against its twin",
-		Args:  takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
+		Long: `Shows devices, features and limits, what will be used and why, and tests every kernel against its twin.
+
+Many kernels have several forms that compute the same, and which is the fastest differs from GPU to GPU. --tune measures them all, in less than a minute, and
+keeps the best in the user's cache for every later run; where that was never done, the first run on a GPU measures the most important ones for a second or two.
+` + tuneVar + `=off in the environment has rules choose instead, ` + tuneVar + `=FILE a table of one's own, which --tune then writes.`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &diagnosis{}
 			var err error
 			if d.Adapters, err = adapters(); err != nil {
 				d.Problem = err.Error()
 			}
+			a.tuned.off = measure
 			dev, err := a.openDevice()
 			if err != nil {
 				return err
 			}
 			d.Used, d.Why = dev.Info(), a.why(dev.Info())
-			d.Kernels = selfTest(dev)
+			if measure {
+				if err := a.retune(cmd.Context(), dev); err != nil {
+					return err
+				}
+				d.Used.Choices = a.tuned.table.Choices
+			}
+			d.Forms, d.Tuned = a.tuned.describe(), a.tuned.table
+			d.Kernels = selfTest(dev, d.Used)
 			for _, k := range d.Kernels {
 				if k.Error != "" {
 					d.Failed++
@@ -62,6 +79,8 @@ func (a *app) doctorCommand() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&measure, "tune", false, "measure which form of each kernel is the fastest on this device, and keep that")
+	return c
 }
 
 // why says in words how the device came to be used.
@@ -75,12 +94,12 @@ func (a *app) why(used gpu.Info) string {
 	return "it is the fastest WebGPU adapter"
 }
 
-// selfTest runs every case in every variant that the device may be given, and sums them up by kernel.
-func selfTest(dev gpu.Device) []kernelResult {
+// selfTest runs every case in the form that a device so described is given, and sums them up by kernel.
+func selfTest(dev gpu.Device, info gpu.Info) []kernelResult {
 	byName := map[string]*kernelResult{}
 	for _, c := range shaders.Cases() {
 		start := time.Now()
-		name, err := c.Run(dev, dev.Info())
+		name, err := c.Run(dev, info)
 		k := byName[name]
 		if k == nil {
 			k = &kernelResult{Kernel: name}
@@ -116,6 +135,9 @@ func (a *app) printDiagnosis(d *diagnosis) error {
 	fmt.Fprintf(w, "used: %s\n  because %s\n", describeDevice(d.Used), d.Why)
 	fmt.Fprintf(w, "  limits: buffers of %d MiB, %d bindings, %d KiB workgroup memory, %d invocations (every kernel runs within %d, %d, %d, %d)\n",
 		l.MaxBinding>>20, l.MaxBindings, l.MaxWorkgroupMemory>>10, l.MaxInvocations, def.MaxBinding>>20, def.MaxBindings, def.MaxWorkgroupMemory>>10, def.MaxInvocations)
+	if d.Used.Backend != "go" {
+		printTuned(w, &a.tuned)
+	}
 	fmt.Fprintf(w, "kernels against their twins\n")
 	for _, k := range d.Kernels {
 		result := "ok"

@@ -44,6 +44,7 @@ type app struct {
 	release context.CancelFunc // gives Ctrl-C back to the system; contexts made by doMain are cancelled
 	closers []func()           // run last to first at the end
 	line    *progressLine      // the progress being drawn, if any
+	tuned   tuned
 }
 
 // no is an error that says: the input was good, and the answer is no. The program exits with 1.

@@ -45,6 +45,8 @@ type Options struct {
 	Limits gpu.Limits
 	// NoFeatures leaves subgroups and f16 off, so that the portable kernels run.
 	NoFeatures bool
+	// Choices, where set, is asked what Info.Choices of the device to be are.
+	Choices func(gpu.Info) map[string]string
 }
 
 // Open makes a device on the adapter that the browser offers. It asks for the limits and features that the adapter lists and, if the browser
@@ -83,7 +85,11 @@ func Open(ctx context.Context, o Options) (*Device, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return newDevice(script.Call("open", device), describe(adapter, limits, features)), nil
+	info := describe(adapter, limits, features)
+	if o.Choices != nil {
+		info.Choices = o.Choices(info)
+	}
+	return newDevice(script.Call("open", device), info), nil
 }
 
 func requestAdapter(ctx context.Context, root js.Value, o Options) (js.Value, error) {

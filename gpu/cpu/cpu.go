@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 	"unsafe"
 
 	"fromage/gpu"
@@ -24,7 +25,7 @@ type Device struct {
 	twins   bool // runs twins where there is something faster
 }
 
-var _ gpu.Device = (*Device)(nil)
+var _ gpu.Timer = (*Device)(nil)
 
 // New makes a device that computes as fast as this machine's CPU can, with the limits that every WebGPU device has.
 func New() *Device {
@@ -130,19 +131,30 @@ func (d *Device) Compile(k *gpu.Kernel) (gpu.Pipeline, error) {
 
 // Submit implements gpu.Device; the commands are done when it returns.
 func (d *Device) Submit(l *gpu.List) error {
+	_, err := d.Time(l)
+	return err
+}
+
+// Time implements gpu.Timer by the wall's clock.
+func (d *Device) Time(l *gpu.List) ([]time.Duration, error) {
 	if err := d.lock(); err != nil {
-		return err
+		return nil, err
 	}
 	defer d.mu.Unlock()
 	if err := d.handles.CheckList(l); err != nil {
-		return err
+		return nil, err
 	}
+	took := make([]time.Duration, 0, l.Dispatches())
 	for i, c := range l.Commands() {
+		began := time.Now()
 		if err := d.run(l, c); err != nil {
-			return fmt.Errorf("gpu/cpu: submit: command %d: %w", i, err)
+			return nil, fmt.Errorf("gpu/cpu: submit: command %d: %w", i, err)
+		}
+		if c.Pipeline != 0 {
+			took = append(took, time.Since(began))
 		}
 	}
-	return nil
+	return took, nil
 }
 
 func (d *Device) run(l *gpu.List, c gpu.Command) (err error) {

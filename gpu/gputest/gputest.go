@@ -10,9 +10,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"fromage/gpu"
 )
@@ -42,6 +44,7 @@ func Conformance(t *testing.T, open func() (gpu.Device, error)) {
 		{"RefusedDispatches", testRefusedDispatches},
 		{"Reach", testReach},
 		{"RefusedListDoesNothing", testRefusedListDoesNothing},
+		{"Time", testTime},
 		{"Compile", testCompile},
 		{"RefusedKernels", testRefusedKernels},
 		{"BrokenWGSL", testBrokenWGSL},
@@ -166,7 +169,7 @@ func testInfo(t *testing.T, d *device) {
 			t.Errorf("Info().Limits.%s = %d, want at least %d", c.name, c.have, c.min)
 		}
 	}
-	if d.Info() != i {
+	if !reflect.DeepEqual(d.Info(), i) {
 		t.Errorf("Info() changed from %+v to %+v", i, d.Info())
 	}
 }
@@ -528,6 +531,53 @@ func testReach(t *testing.T, d *device) {
 		l.Reset()
 		l.Dispatch(p, [3]int{1, 1, 1}, bytesOf(c.n, 2, 0), c.in, c.out)
 		wantError(t, fmt.Sprintf("a dispatch over %d words", c.n), d.Submit(&l), gpu.ErrInvalid, append(c.names, bounded.Name)...)
+	}
+}
+
+// testTime holds a device with a clock to one time for each dispatch and to the same results; one without must say so.
+func testTime(t *testing.T, d *device) {
+	timer, ok := d.Device.(gpu.Timer)
+	if !ok {
+		t.Skipf("SKIPPED: the %s device is no gpu.Timer", d.Info().Host)
+	}
+	const n = 3000 // more than one set of times has room for
+	b, spare := d.buffer(0, 7), d.empty(2)
+	p := d.compile(push)
+	var l gpu.List
+	want := uint32(0)
+	for i := range uint32(n) {
+		l.Dispatch(p, groups(1), bytesOf(1, i), b)
+		want = 3*want + i
+		if i == n/2 {
+			l.Copy(spare, 0, b, 0, 8)
+			l.Clear(b, 4, 4)
+		}
+	}
+	took, err := timer.Time(&l)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skipf("SKIPPED: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := time.Duration(0)
+	for i, one := range took {
+		if one < 0 {
+			t.Errorf("Time: dispatch %d took %v", i, one)
+		}
+		sum += one
+	}
+	if len(took) != n || sum <= 0 {
+		t.Errorf("Time = %d times, %v together, want %d and more than none", len(took), sum, n)
+	}
+	d.wantWords("after Time", b, []uint32{want, 0})
+	var bad gpu.List
+	bad.Dispatch(p, groups(1), bytesOf(1, 1))
+	if _, err := timer.Time(&bad); !errors.Is(err, gpu.ErrInvalid) {
+		t.Errorf("Time of a dispatch without its buffer: error = %v, want %v", err, gpu.ErrInvalid)
+	}
+	if took, err := timer.Time(new(gpu.List)); err != nil || len(took) != 0 {
+		t.Errorf("Time of nothing = %v, %v, want nothing", took, err)
 	}
 }
 

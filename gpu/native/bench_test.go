@@ -73,7 +73,7 @@ func BenchmarkEncode(b *testing.B) {
 	for b.Loop() {
 		must(b, d.handles.CheckList(l))
 		e, err := createEncoder(d.device, nil)
-		must(b, err, d.encode(e, l))
+		must(b, err, d.encode(e, l, nil))
 		commands, err := finish(e, nil)
 		must(b, err)
 		commands.Release()

@@ -34,6 +34,7 @@ static uint32_t fromage_map(void *device, void *buffer, size_t size) {
 import "C"
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cogentcore/webgpu/wgpu"
@@ -55,6 +56,7 @@ type (
 	wLimits          = wgpu.Limits
 	wPass            = wgpu.ComputePassEncoder
 	wPipeline        = wgpu.ComputePipeline
+	wQuerySet        = wgpu.QuerySet
 	wQueue           = wgpu.Queue
 	wShaderModule    = wgpu.ShaderModule
 
@@ -73,6 +75,7 @@ const (
 	usageStorage = wgpu.BufferUsageStorage | wgpu.BufferUsageCopySrc | wgpu.BufferUsageCopyDst
 	usageUniform = wgpu.BufferUsageUniform | wgpu.BufferUsageCopyDst
 	usageStaging = wgpu.BufferUsageMapRead | wgpu.BufferUsageCopyDst
+	usageTimes   = wgpu.BufferUsageQueryResolve | wgpu.BufferUsageCopySrc
 
 	bindUniform   = wgpu.BufferBindingTypeUniform
 	bindRead      = wgpu.BufferBindingTypeReadOnlyStorage
@@ -99,6 +102,7 @@ var (
 	finish                = (*wEncoder).Finish
 	endPass               = (*wPass).End
 	unmap                 = (*wBuffer).Unmap
+	resolveTimes          = (*wEncoder).ResolveQuerySet
 )
 
 // createInstance takes no descriptor: the binding leaves fields of it uninitialised.
@@ -128,10 +132,17 @@ func describe(a *wAdapter) description {
 	}
 }
 
-func requestDevice(a *wAdapter, label string, l wLimits, _ gpu.Features) (*wDevice, error) {
+func requestDevice(a *wAdapter, label string, l wLimits, _ gpu.Features, _ bool) (*wDevice, error) {
 	l.MaxPushConstantSize = 0
 	return a.RequestDevice(&wgpu.DeviceDescriptor{Label: label, RequiredLimits: &wgpu.RequiredLimits{Limits: l}})
 }
+
+// This binding does not tell how long a unit of time is, so no device of it has a clock, and these are never called.
+func createTimes(*wDevice, int) (*wQuerySet, error) { return nil, errors.ErrUnsupported }
+
+func timedPass(e *wEncoder, _ *wQuerySet, _ int) *wPass { return e.BeginComputePass(nil) }
+
+func tick(*wQueue) float64 { return 0 }
 
 func defaultLimits() wLimits { return wgpu.DefaultLimits() }
 

@@ -29,6 +29,7 @@ type (
 	wLimits          = wgpu.Limits
 	wPass            = wgpu.ComputePassEncoder
 	wPipeline        = wgpu.ComputePipeline
+	wQuerySet        = wgpu.QuerySet
 	wQueue           = wgpu.Queue
 	wShaderModule    = wgpu.ShaderModule
 
@@ -47,6 +48,7 @@ const (
 	usageStorage = wgpu.BufferUsageStorage | wgpu.BufferUsageCopySrc | wgpu.BufferUsageCopyDst
 	usageUniform = wgpu.BufferUsageUniform | wgpu.BufferUsageCopyDst
 	usageStaging = wgpu.BufferUsageMapRead | wgpu.BufferUsageCopyDst
+	usageTimes   = wgpu.BufferUsageQueryResolve | wgpu.BufferUsageCopySrc
 
 	bindUniform   = wgpu.BufferBindingTypeUniform
 	bindRead      = wgpu.BufferBindingTypeReadOnlyStorage
@@ -73,6 +75,7 @@ var (
 	finish                = (*wEncoder).TryFinish
 	endPass               = (*wPass).TryEnd
 	unmap                 = (*wBuffer).TryUnmap
+	resolveTimes          = (*wEncoder).TryResolveQuerySet
 )
 
 // createInstance asks for the backends that compute well; left out is OpenGL, whose probing writes to standard error.
@@ -110,12 +113,14 @@ func describe(a *wAdapter) description {
 			d.features.SubgroupMax = d.features.SubgroupMin
 		case wgpu.FeatureNameShaderF16:
 			d.features.F16 = true
+		case wgpu.FeatureNameTimestampQuery:
+			d.clock = true
 		}
 	}
 	return d
 }
 
-func requestDevice(a *wAdapter, label string, l wLimits, f gpu.Features) (*wDevice, error) {
+func requestDevice(a *wAdapter, label string, l wLimits, f gpu.Features, clock bool) (*wDevice, error) {
 	l.MaxImmediateSize = 0
 	var names []wgpu.FeatureName
 	if f.Subgroups {
@@ -124,8 +129,25 @@ func requestDevice(a *wAdapter, label string, l wLimits, f gpu.Features) (*wDevi
 	if f.F16 {
 		names = append(names, wgpu.FeatureNameShaderF16)
 	}
+	if clock {
+		names = append(names, wgpu.FeatureNameTimestampQuery)
+	}
 	return a.RequestDevice(&wgpu.DeviceDescriptor{Label: label, RequiredFeatures: names, RequiredLimits: &l})
 }
+
+func createTimes(d *wDevice, n int) (*wQuerySet, error) {
+	return d.TryCreateQuerySet(&wgpu.QuerySetDescriptor{Label: "times", Type: wgpu.QueryTypeTimestamp, Count: uint32(n)})
+}
+
+// timedPass begins a pass whose begin and end are noted in places i and i+1.
+func timedPass(e *wEncoder, times *wQuerySet, i int) *wPass {
+	return e.BeginComputePass(&wgpu.ComputePassDescriptor{TimestampWrites: &wgpu.PassTimestampWrites{
+		QuerySet: times, BeginningOfPassWriteIndex: uint32(i), EndOfPassWriteIndex: uint32(i + 1),
+	}})
+}
+
+// tick is how many nanoseconds a unit of time stands for.
+func tick(q *wQueue) float64 { return float64(q.GetTimestampPeriod()) }
 
 func defaultLimits() wLimits { return wgpu.DefaultLimits() }
 

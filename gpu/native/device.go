@@ -28,6 +28,7 @@ const (
 type Device struct {
 	mu      sync.Mutex
 	info    gpu.Info
+	clocked bool // the driver times passes
 	handles *gpu.Handles
 	closed  bool
 	lost    string // the driver's words, once the device is
@@ -45,7 +46,7 @@ type Device struct {
 	debt                     int
 }
 
-var _ gpu.Device = (*Device)(nil)
+var _ gpu.Timer = (*Device)(nil)
 
 // failed says how an operation on an object failed in the driver, nil if err is.
 func (d *Device) failed(operation, object string, err error) error {

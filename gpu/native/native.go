@@ -37,6 +37,8 @@ type Options struct {
 	Limits gpu.Limits
 	// NoFeatures leaves subgroups and f16 off, so that the portable kernels run.
 	NoFeatures bool
+	// Choices, where set, is asked what Info.Choices of the device to be are.
+	Choices func(gpu.Info) map[string]string
 }
 
 // Available tells with a nil error that Open would find an adapter of any kind.

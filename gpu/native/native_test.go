@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -70,7 +71,7 @@ func TestInfo(t *testing.T) {
 			t.Errorf("Adapters() calls %s hardware", i.Adapter)
 		}
 	}
-	if d := open(t, Options{}); d.Info() != infos[0] {
+	if d := open(t, Options{}); !reflect.DeepEqual(d.Info(), infos[0]) {
 		t.Errorf("Open().Info() = %+v, want the first of Adapters(): %+v", d.Info(), infos[0])
 	}
 }

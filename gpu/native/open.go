@@ -31,6 +31,7 @@ type description struct {
 
 	kind     wAdapterType
 	features gpu.Features
+	clock    bool // it times passes
 	limits   wLimits
 }
 
@@ -204,20 +205,24 @@ func (o Options) wish() string {
 }
 
 func (d description) open(a *wAdapter, o Options) (*Device, error) {
-	limits, features := d.wanted(o), d.features
+	limits, features, clock := d.wanted(o), d.features, d.clock
 	if o.NoFeatures {
-		features = gpu.Features{}
+		features, clock = gpu.Features{}, false
 	}
-	w, err := requestDevice(a, o.Label, d.request(limits), features)
+	w, err := requestDevice(a, o.Label, d.request(limits), features, clock)
 	if err != nil {
-		limits, features = gpu.DefaultLimits, gpu.Features{}
-		w, err = requestDevice(a, o.Label, d.request(limits), features)
+		limits, features, clock = gpu.DefaultLimits, gpu.Features{}, false
+		w, err = requestDevice(a, o.Label, d.request(limits), features, clock)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("gpu/native: open %s: %w", d.name, err)
 	}
+	info := d.info(limits, features)
+	if o.Choices != nil {
+		info.Choices = o.Choices(info)
+	}
 	return &Device{
-		info: d.info(limits, features), handles: gpu.NewHandles(limits), device: w, queue: w.GetQueue(),
+		info: info, clocked: clock, handles: gpu.NewHandles(limits), device: w, queue: w.GetQueue(),
 		buffers: map[gpu.Buffer]*wBuffer{}, pipelines: map[gpu.Pipeline]*pipeline{},
 		groups: map[groupKey]*wBindGroup{}, users: map[gpu.Buffer]map[groupKey]struct{}{},
 	}, nil

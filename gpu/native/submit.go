@@ -107,7 +107,7 @@ func (d *Device) Submit(l *gpu.List) error {
 	if err := d.prepare(l); err != nil {
 		return err
 	}
-	return d.run("submit", "list", func(e *wEncoder) error { return d.encode(e, l) })
+	return d.run("submit", "list", func(e *wEncoder) error { return d.encode(e, l, nil) })
 }
 
 // prepare uploads the parameters of l and keeps the bind group cache within bounds.
@@ -128,8 +128,8 @@ func (d *Device) prepare(l *gpu.List) error {
 	return d.write(d.uniform, "parameters", 0, params)
 }
 
-// encode puts the commands of l into e: dispatches into one pass as long as no copy or clear comes between them.
-func (d *Device) encode(e *wEncoder, l *gpu.List) error {
+// encode puts the commands of l into e: dispatches into one pass as long as no copy or clear comes between them, or each into one that the clock times.
+func (d *Device) encode(e *wEncoder, l *gpu.List, clock *clock) error {
 	var pass *wPass
 	var current gpu.Pipeline
 	end := func() error {
@@ -149,6 +149,12 @@ func (d *Device) encode(e *wEncoder, l *gpu.List) error {
 			group, fail := d.group(c)
 			if err = fail; err != nil {
 				break
+			}
+			if clock != nil {
+				if err = end(); err != nil {
+					break
+				}
+				pass = clock.pass(e)
 			}
 			if pass == nil {
 				pass = e.BeginComputePass(nil)

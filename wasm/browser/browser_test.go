@@ -109,7 +109,7 @@ func (s *site) handler(t *testing.T, wasm, model, page string, x []byte, plan an
 	file := func(url, path string) {
 		mux.HandleFunc("GET "+url, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })
 	}
-	for _, name := range []string{"fromage.js", "worker.js", "store.js"} {
+	for _, name := range []string{"fromage.js", "worker.js", "store.js", "bench.js", "dom.js"} {
 		file("/"+name, "../../site/"+name)
 	}
 	for folder, script := range poor {

@@ -29,6 +29,7 @@ type session struct {
 	host js.Value // fromageHost of site/worker.js
 
 	model    string // its address
+	kernels  string // the table of their fastest forms that the page keeps, or ""
 	header   []byte // of its bundle
 	manifest *bundle.Manifest
 	storage  string // where its bytes are kept
@@ -62,12 +63,12 @@ func (s *session) stage(name string, done, total int) {
 }
 
 // load makes the pictures' part of a model ready: they can be embedded and compared then. Then rest is to be called. {model, gallery}, addresses; instead of
-// a gallery {sync, name}, the address of a server of versions and the model's name there.
+// a gallery {sync, name}, the address of a server of versions and the model's name there. kernels is what tune gave earlier.
 func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if s.model != "" {
 		return nil, coded("input", fmt.Errorf("a model is loaded already"))
 	}
-	s.model = text(c.args.Get("model"))
+	s.model, s.kernels = text(c.args.Get("model")), text(c.args.Get("kernels"))
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
@@ -193,7 +194,7 @@ func (s *session) whole(ctx context.Context) error {
 
 // open opens the GPU and watches it.
 func (s *session) open(ctx context.Context) error {
-	dev, err := browser.Open(ctx, browser.Options{Label: "fromage"})
+	dev, err := browser.Open(ctx, browser.Options{Label: "fromage", Choices: s.choices})
 	if err != nil {
 		return err
 	}
@@ -486,7 +487,7 @@ func (s *session) info(context.Context, *call) (any, error) {
 		features = append(features, "shader-f16")
 	}
 	return map[string]any{
-		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "dtype": s.manifest.DType.String(),
+		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "choices": i.Choices, "dtype": s.manifest.DType.String(),
 		"modelBytes": needs.Weights, "gpuBytes": needs.Memory(), "dispatchesPerToken": dispatches,
 		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(), "version": s.seq(),
 	}, nil

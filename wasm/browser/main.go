@@ -31,7 +31,7 @@ var functions = map[string]func(*session, context.Context, *call) (any, error){
 	"converse": (*session).converse, "say": (*session).say, "retry": (*session).retry, "undo": (*session).undo, "reset": (*session).reset,
 	"generate": (*session).generate, "retrieve": (*session).retrieve, "caption": (*session).caption, "score": (*session).score, "embed": (*session).embed,
 	"similar": (*session).similar, "add": (*session).add, "remove": (*session).remove, "row": (*session).row, "picture": (*session).picture,
-	"elsewhere": (*session).elsewhere, "file": (*session).file,
+	"elsewhere": (*session).elsewhere, "file": (*session).file, "bench": (*session).bench, "tune": (*session).tune,
 }
 
 // early are those that do without the language model. The others wait until it is there.

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bench
+// Package train measures steps of training part by part.
+//
+// What enters is a loaded runner; what leaves is numbers. The package judges nothing. It is apart from package bench, which goes into a page that does
+// not train.
+package train
 
 import (
 	"context"
@@ -12,8 +16,8 @@ import (
 	"fromage/trainer"
 )
 
-// TrainOptions say what training is measured on.
-type TrainOptions struct {
+// Options say what training is measured on.
+type Options struct {
 	Batch    int // examples of a step
 	Tokens   int // of a caption, the leading </s> and [RET] included
 	Memory   int // as trainer.Config has it
@@ -31,13 +35,13 @@ type Training struct {
 	GFLOP      float64        `json:"gflop_per_step"` // of matrix products
 	TFLOPs     float64        `json:"tflop_per_s"`
 	Memory     trainer.Memory `json:"memory_bytes"`
-	Parts      []TrainingPart `json:"parts"`           // of steps whose parts were waited for
+	Parts      []Part         `json:"parts"`           // of steps whose parts were waited for
 	WatchedMS  float64        `json:"watched_step_ms"` // such a step, of which the parts are shares
 	Rest       float64        `json:"rest_share"`      // of it: packing, copies, reading
 }
 
-// TrainingPart is the part of a step that trainer.Parts names.
-type TrainingPart struct {
+// Part is the part of a step that trainer.Parts names.
+type Part struct {
 	Part   string  `json:"part"`
 	MS     float64 `json:"ms"` // in a step
 	Share  float64 `json:"share"`
@@ -48,10 +52,10 @@ type TrainingPart struct {
 // slowStep is the time from which on waiting for each part of a step costs nothing to speak of: then the same steps tell parts and speed.
 const slowStep = time.Second
 
-// Train measures training. The model's heads are replaced by untrained ones.
-func Train(ctx context.Context, r *runner.Runner, o TrainOptions) (*Training, error) {
+// Measure measures training. The model's heads are replaced by untrained ones.
+func Measure(ctx context.Context, r *runner.Runner, o Options) (*Training, error) {
 	if o.Batch < 2 || o.Tokens < 2 || o.Tokens+r.Settings().VisualTokens > r.Settings().MaxPositions/2 {
-		return nil, fmt.Errorf("bench: train: want batches of 2 or more and captions of 2 to %d tokens, have %d and %d",
+		return nil, fmt.Errorf("bench/train: want batches of 2 or more and captions of 2 to %d tokens, have %d and %d",
 			r.Settings().MaxPositions/2-r.Settings().VisualTokens, o.Batch, o.Tokens)
 	}
 	heads, err := trainer.Initial(ctx, r.Machine(), 1, false)
@@ -68,12 +72,12 @@ func Train(ctx context.Context, r *runner.Runner, o TrainOptions) (*Training, er
 		return nil, err
 	}
 	defer t.Close()
-	b := &training{ctx: ctx, o: o, t: t, examples: trainExamples(r, o.Batch, o.Tokens), parts: map[string]*TrainingPart{}}
+	b := &training{ctx: ctx, o: o, t: t, examples: madeUp(r, o.Batch, o.Tokens), parts: map[string]*Part{}}
 	return b.measure()
 }
 
-// trainExamples makes up captions and pictures.
-func trainExamples(r *runner.Runner, n, tokens int) []trainer.Example {
+// madeUp makes up captions and pictures.
+func madeUp(r *runner.Runner, n, tokens int) []trainer.Example {
 	rng := rand.New(rand.NewPCG(1, 2))
 	s := r.Settings()
 	all := make([]trainer.Example, n)
@@ -93,13 +97,13 @@ func trainExamples(r *runner.Runner, n, tokens int) []trainer.Example {
 // training is a measurement at work.
 type training struct {
 	ctx      context.Context
-	o        TrainOptions
+	o        Options
 	t        *trainer.Trainer
 	examples []trainer.Example
-	parts    map[string]*TrainingPart // sums over watched steps
-	flops    float64                  // of watched steps since watch was last called
-	done     float64                  // operations so far
-	total    float64                  // and to come, as far as is known
+	parts    map[string]*Part // sums over watched steps
+	flops    float64          // of watched steps since watch was last called
+	done     float64          // operations so far
+	total    float64          // and to come, as far as is known
 }
 
 // watch begins to sum parts anew.
@@ -109,7 +113,7 @@ func (b *training) watch() {
 	b.t.Watch(func(part string, flops float64, d time.Duration) {
 		p := b.parts[part]
 		if p == nil {
-			p = &TrainingPart{Part: part}
+			p = &Part{Part: part}
 			b.parts[part] = p
 		}
 		p.MS += d.Seconds() * 1e3
