@@ -19,21 +19,16 @@ const attentionMaxDh = 4 * attentionQUADS
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
 func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	checkHead("attention", p.Dh)
-	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
+	rows := "rows_any"
 	if (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0 {
-		v.imports["rows"] = "rows_vec4"
+		rows = "rows_vec4"
 	}
-	groups := int(p.T) * int(p.Heads)
+	forms := attentionForms(info, p, rows)
+	rule := forms[0]
 	if info.Software {
-		v.file = "attention_software"
-		groups = ceil(groups, attentionSoftwareWG)
-		f, near := info.Features, info.Features.SubgroupMin
-		if f.Subgroups && near == f.SubgroupMax && (near == 4 || near == 8) && p.T > 1 && v.imports["rows"] == "rows_vec4" {
-			v.file, v.consts = "attention_near", map[string]int{"NEAR": near}
-			groups = ceil(int(p.T), near) * int(p.Heads)
-		}
+		rule = forms[len(forms)-1]
 	}
-	f := choose(info, func() string { return attentionClass(p) }, func() []form { return attentionForms(p, v.imports) }, form{v, groups})
+	f := choose(info, func() string { return attentionClass(p) }, func() []form { return forms }, rule)
 	return Dispatch{kernel(f.variant, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(f.groups)}
 }
 

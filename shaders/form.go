@@ -83,10 +83,10 @@ func linearForms(info gpu.Info, f Format, p LinearParams) []form {
 	if T > 64 {
 		all = append(all, form{variant{file: "linear_tile", imports: f.imports()}, ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE)})
 	}
-	for _, tokens := range []int{1, 4} {
-		if tokens == 1 || T > 1 {
-			v := variant{file: "linear_block", imports: f.imports(), consts: map[string]int{"TOKENS": tokens}}
-			all = append(all, form{v, ceil(ceil(T, tokens)*ceil(F, 4), linearBlockWG)})
+	for _, tokens := range linearTokens(T) {
+		for _, near := range slices.Compact([]int{0, linearNear(info, f, int(p.K))}) {
+			v, groups := linearBlockOf(f, T, F, tokens, near)
+			all = append(all, form{v, groups})
 		}
 	}
 	return all
@@ -165,10 +165,18 @@ func inForms(info gpu.Info, class string, forms []form, make func(gpu.Info) Disp
 // attentionClass is the class of an Attention: how many tokens it has.
 func attentionClass(p AttentionParams) string { return "attention.T" + bound(int(p.T), 4) }
 
-// attentionForms are a workgroup for each head of a token, and an invocation.
-func attentionForms(p AttentionParams, rows map[string]string) []form {
+// attentionForms are a workgroup for each head of a token, an invocation, and subgroups whose lanes share rows where they are as small as a CPU's vectors:
+// in this order the better the more a CPU plays the device.
+func attentionForms(info gpu.Info, p AttentionParams, rows string) []form {
+	of := func(file string) variant { return variant{file: file, imports: map[string]string{"rows": rows}} }
 	groups := int(p.T) * int(p.Heads)
-	return []form{{variant{file: "attention", imports: rows}, groups}, {variant{file: "attention_software", imports: rows}, ceil(groups, attentionSoftwareWG)}}
+	all := []form{{of("attention"), groups}, {of("attention_software"), ceil(groups, attentionSoftwareWG)}}
+	if near := sharedLanes(info); near > 0 && p.T > 1 && rows == "rows_vec4" {
+		v := of("attention_near")
+		v.consts = map[string]int{"NEAR": near}
+		all = append(all, form{v, ceil(int(p.T), near) * int(p.Heads)})
+	}
+	return all
 }
 
 // attentionExample is a class where T is the least or the most of typical ones, none elsewhere.
@@ -184,7 +192,7 @@ func attentionExample(p AttentionParams) []Class {
 	return []Class{{
 		Name: name,
 		Forms: func(info gpu.Info) []Dispatch {
-			return inForms(info, name, attentionForms(p, map[string]string{"rows": "rows_vec4"}), func(info gpu.Info) Dispatch { return Attention(info, p) })
+			return inForms(info, name, attentionForms(info, p, "rows_vec4"), func(info gpu.Info) Dispatch { return Attention(info, p) })
 		},
 		Bytes: []int{4 * T * int(p.QStride), 4 * count * int(p.KVStride), 16 * T, 4 * T * int(p.Heads*p.Dh)}, Tokens: tokens, At: 2,
 	}}

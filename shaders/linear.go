@@ -67,16 +67,37 @@ func linearBlock(info gpu.Info, format Format, T, K, F int) (variant, int) {
 	case T <= 4:
 		tokens = 4
 	}
+	return linearBlockOf(format, T, F, tokens, linearNear(info, format, K))
+}
+
+// linearBlockOf is the text for so many tokens of an invocation, in which so many lanes share what they read of x; 0 if none do.
+func linearBlockOf(format Format, T, F, tokens, near int) (variant, int) {
 	v := variant{file: "linear_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
 	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
 	v.imports["linear_near"] = "linear_near_alone"
-	f, near := info.Features, info.Features.SubgroupMin
-	chunk := 256 / format.RowBytes(64) // vec4s of x that go with 16 bytes of weights
-	if f.Subgroups && near == f.SubgroupMax && near <= linearBlockWG && near%chunk == 0 && K%(4*near) == 0 {
+	if near > 0 {
 		v.imports["linear_near"] = "linear_near_subgroup"
 		v.consts["NEAR"] = near
 	}
 	return v, ceil(T, tokens) * ceil(F, 4*linearBlockWG)
+}
+
+// linearNear is how many lanes of linear_block can share what they read of x, 0 if none can.
+func linearNear(info gpu.Info, format Format, K int) int {
+	near := sharedLanes(info)
+	chunk := 256 / format.RowBytes(64) // vec4s of x that go with 16 bytes of weights
+	if near == 0 || near%chunk != 0 || K%(4*near) != 0 {
+		return 0
+	}
+	return near
+}
+
+// sharedLanes is the size of all subgroups on a device where it is that of a CPU's vectors, else 0.
+func sharedLanes(info gpu.Info) int {
+	if f := info.Features; f.Subgroups && f.SubgroupMin == f.SubgroupMax && (f.SubgroupMin == 4 || f.SubgroupMin == 8) {
+		return f.SubgroupMin
+	}
+	return 0
 }
 
 // linearRow chooses among the matrix-vector texts: fewer features a workgroup where there are few, so that a device has enough workgroups.
