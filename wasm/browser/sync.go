@@ -99,7 +99,7 @@ func (v *versions) fetch(ctx context.Context, f *wire.Manifest) (*edition, error
 		return nil, err
 	}
 	bases := map[uint64]wire.Hash{}
-	if v.now != nil && v.now.x.Gallery.Dim == e.x.Gallery.Dim {
+	if v.now != nil && v.now.x.Gallery.RowBytes() == e.x.Gallery.RowBytes() {
 		for _, p := range v.now.x.Gallery.Pages {
 			bases[p.Number] = p.Hash
 		}
@@ -124,7 +124,7 @@ func (v *versions) fetch(ctx context.Context, f *wire.Manifest) (*edition, error
 	}
 	take := func(i wire.Item, data []byte, delta bool) error {
 		if delta {
-			page, err := version.Apply(v.now.pieces[i.Base], data, 2*e.x.Gallery.Dim)
+			page, err := version.Apply(v.now.pieces[i.Base], data, e.x.Gallery.RowBytes())
 			if err != nil || version.ID(page) != i.Hash {
 				again = append(again, wire.Item{Hash: i.Hash}) // whole, then
 				return nil
@@ -190,7 +190,7 @@ func (e *edition) open(m *bundle.Manifest) (err error) {
 }
 
 func (e *edition) index() (*index.Index, error) {
-	return version.Index(e.x.Gallery.Dim, e.x.Identity, e.rows)
+	return e.x.Index(e.rows)
 }
 
 // Files of the browser's.
