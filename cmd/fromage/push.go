@@ -156,20 +156,31 @@ func (a *app) pushHeadsCommand() *cobra.Command {
 }
 
 func (a *app) pushRemoveCommand() *cobra.Command {
-	return a.pushChangeCommand("remove PATH…", "remove pictures from the gallery, by their paths there", many, func(c *versions.Change, paths []string) { c.Remove = paths })
+	return a.pushChangeCommand("remove PATH…", "remove pictures from the gallery, by their paths there", many, func(c *versions.Change, paths []string) error {
+		c.Remove = paths
+		return nil
+	})
 }
 
 func (a *app) pushEmbeddingsCommand() *cobra.Command {
 	return a.pushChangeCommand("embeddings f16|q8", "store the gallery's embeddings in f16, or in q8, which takes half the bytes, from now on", 1,
-		func(c *versions.Change, args []string) { c.Embeddings = args[0] })
+		func(c *versions.Change, args []string) error {
+			c.Embeddings = args[0]
+			_, err := versions.ParseEmbeddings(args[0])
+			return err
+		})
 }
 
 // pushChangeCommand publishes a change that needs no pieces: what fill makes of one to most arguments.
-func (a *app) pushChangeCommand(use, short string, most int, fill func(c *versions.Change, args []string)) *cobra.Command {
+func (a *app) pushChangeCommand(use, short string, most int, fill func(c *versions.Change, args []string) error) *cobra.Command {
 	var p pushing
 	c := &cobra.Command{
 		Use: use, Short: short, Args: takes(1, most),
 		RunE: func(c *cobra.Command, args []string) error {
+			change := &versions.Change{Note: p.note}
+			if err := fill(change, args); err != nil {
+				return err
+			}
 			to, err := p.open(c.Context())
 			if err != nil {
 				return err
@@ -179,11 +190,9 @@ func (a *app) pushChangeCommand(use, short string, most int, fill func(c *versio
 			if err != nil {
 				return err
 			}
-			change := &versions.Change{Note: p.note}
 			if change.Model, err = p.name(m); err != nil {
 				return err
 			}
-			fill(change, args)
 			return a.published(to.Commit(c.Context(), change))
 		},
 	}

@@ -174,7 +174,7 @@ func (p *publishing) gallery(ctx context.Context) error {
 		}
 	}
 	if p.c.Embeddings != "" {
-		dtype, err := index.ParseDType(p.c.Embeddings)
+		dtype, err := version.ParseEmbeddings(p.c.Embeddings)
 		if err != nil {
 			return Refused{err}
 		}

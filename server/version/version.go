@@ -80,16 +80,21 @@ type Gallery struct {
 	Features *Piece `json:"features,omitempty"` // where the pictures' CLIP features are: a JSON list of Page, of which clients need none
 }
 
+// ParseEmbeddings returns how embeddings may be stored by its name: f16 or q8.
+func ParseEmbeddings(name string) (index.DType, error) {
+	t, err := index.ParseDType(name)
+	if err != nil || t == index.F32 {
+		return 0, fmt.Errorf("version: embeddings: want f16 or q8, have %q", name)
+	}
+	return t, nil
+}
+
 // Embeddings is how embeddings are stored.
 func (g *Gallery) Embeddings() index.DType {
-	if g.DType == "" {
-		return index.F16
+	if g.DType == index.Q8.String() {
+		return index.Q8
 	}
-	t, err := index.ParseDType(g.DType)
-	if err != nil {
-		panic(err) // check has seen it
-	}
-	return t
+	return index.F16 // check allows no other
 }
 
 // RowBytes is how many bytes of values a row has.
@@ -320,8 +325,10 @@ func DecodeChange(data []byte) (*Change, error) {
 			return nil, fmt.Errorf("version: change: add: piece %d: want 1 to %d bytes, have %d", i, MaxPiece, p.Size)
 		}
 	}
-	if t, err := index.ParseDType(c.Embeddings); c.Embeddings != "" && (err != nil || t == index.F32) {
-		return nil, fmt.Errorf("version: change: embeddings: want f16 or q8, have %q", c.Embeddings)
+	if c.Embeddings != "" {
+		if _, err := ParseEmbeddings(c.Embeddings); err != nil {
+			return nil, err
+		}
 	}
 	if len(c.Note) > maxText || len(c.Title) > maxText {
 		return nil, fmt.Errorf("version: change: want at most %d bytes of note and title, have %d and %d", maxText, len(c.Note), len(c.Title))
