@@ -132,13 +132,15 @@ func (v *versions) fetch(ctx context.Context, f *wire.Manifest) (*edition, error
 		}
 	}
 	var items, again []wire.Item
+	files := v.list(ctx)
 	want := func(hash, base wire.Hash) {
 		if v.now != nil && v.now.pieces[hash] != nil {
 			e.pieces[hash] = v.now.pieces[hash]
 		} else if e.pieces[hash] == nil {
-			if data := v.read(ctx, hash); data != nil {
-				e.pieces[hash] = data
-			} else {
+			if slices.Contains(files, fileOf(hash)) {
+				e.pieces[hash] = v.read(ctx, hash)
+			}
+			if e.pieces[hash] == nil {
 				items = append(items, wire.Item{Hash: hash, Base: base})
 			}
 		}
@@ -242,6 +244,18 @@ func (v *versions) read(ctx context.Context, hash wire.Hash) []byte {
 	return data
 }
 
+// list is the names of the files.
+func (v *versions) list(ctx context.Context) (names []string) {
+	list, err := await(ctx, v.files().Call("list"))
+	if err != nil {
+		return nil // as if there were none
+	}
+	for i := range list.Length() {
+		names = append(names, list.Index(i).String())
+	}
+	return names
+}
+
 // write keeps a file if that is possible; what is not kept is fetched at the next visit.
 func (v *versions) write(ctx context.Context, name string, data []byte) {
 	_, _ = await(ctx, v.files().Call("write", name, arrayOf(data)))
@@ -294,13 +308,8 @@ func piecesOf(x *version.Model) (all []wire.Hash) {
 func (v *versions) settle(ctx context.Context) {
 	v.now.keeping.Wait()
 	v.write(ctx, v.file(), append(v.now.id[:], v.now.document...))
-	names, err := await(ctx, v.files().Call("list"))
-	if err != nil {
-		return // the next version tries again
-	}
 	needed, found := map[string]bool{}, []string{}
-	for i := range names.Length() {
-		name := names.Index(i).String()
+	for _, name := range v.list(ctx) {
 		if strings.HasPrefix(name, pieceFile) {
 			found = append(found, name)
 		}
