@@ -662,11 +662,13 @@ func FuzzParse(f *testing.F) {
 	file, _, _ := small(f)
 	f.Add(file)
 	f.Add(file[:len(file)-1])
-	x, err := New(Header{D: 9, DType: F16})
-	must(f, err)
-	f.Add(save(f, x))
-	must(f, x.Append(pictures(7, 5, 9)))
-	f.Add(save(f, x))
+	for _, dtype := range []DType{F16, Q8} {
+		x, err := New(Header{D: 9, DType: dtype})
+		must(f, err)
+		f.Add(save(f, x))
+		must(f, x.Append(pictures(7, 5, 9)))
+		f.Add(save(f, x))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// Checksums made right, so that what they protect is reached.
 		fixed := bytes.Clone(b)

@@ -91,12 +91,15 @@ func (v *versions) connect(ctx context.Context) (*edition, error) {
 	} else {
 		return nil, ctx.Err()
 	}
+	var e *edition
 	m, err := v.line.manifest(ctx)
-	if err != nil {
-		v.drop()
-		return nil, err
+	if err == nil {
+		e, err = v.fetch(ctx, m)
 	}
-	return v.fetch(ctx, m)
+	if err != nil {
+		v.drop() // the next connection begins with this version again
+	}
+	return e, err
 }
 
 // drop ends the connection.
