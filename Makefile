@@ -37,8 +37,9 @@ demo-cluster: setup build versitygw ## two servers on one S3 bucket and one NATS
 versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
 	@[ -x bin/versitygw ] || GOBIN=$(CURDIR)/bin go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
-soak: versitygw ## the sync server's kill, damage and load tests at full length
-	FROMAGE_SOAK=1 FROMAGE_REQUIRE_S3=1 FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -count=1 -timeout 60m -v -run 'Cuts|Flips|Damaged|Killed|Load|DiskFull|Cluster|OnS3' ./server/...
+soak: setup site versitygw ## the sync server's and its pages' kill, damage and load tests at full length
+	FROMAGE_SOAK=1 FROMAGE_REQUIRE_S3=1 FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -count=1 -timeout 60m -v -run 'Cuts|Flips|Damaged|Killed|GalleryDelta|Load|DiskFull|Cluster|OnS3' ./server/...
+	FROMAGE_SOAK=1 FROMAGE_REQUIRE_BROWSER=1 go test -count=1 -timeout 100m -v -run TestKilled ./site/e2e
 
 test: setup site guest check versitygw ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium, wazero
 	FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -timeout 40m ./...

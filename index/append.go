@@ -202,24 +202,38 @@ func (b *batch) addRow(m Meta, e []float32) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	var sum float64
+	vectors, err := b.x.header.DType.AppendRow(b.vectors, e)
+	if err != nil {
+		return err
+	}
+	b.vectors = vectors
+	b.records = encodeMeta(b.records, m)
+	return b.closeRow()
+}
+
+// AppendRow appends to b the bytes of a row: an embedding e of any norm, divided by that.
+func (t DType) AppendRow(b []byte, e []float32) ([]byte, error) {
+	var sum, most float64
 	for _, v := range e {
 		sum += float64(v) * float64(v)
+		most = max(most, math.Abs(float64(v)))
 	}
 	if !(sum > 0) || math.IsInf(sum, 1) {
-		return fmt.Errorf("embedding: want finite values that are not all zero, have norm %g", math.Sqrt(sum))
+		return b, fmt.Errorf("embedding: want finite values that are not all zero, have norm %g", math.Sqrt(sum))
 	}
 	norm := math.Sqrt(sum)
 	for _, v := range e {
 		unit := float32(float64(v) / norm)
-		if b.x.header.DType == F32 {
-			b.vectors = binary.LittleEndian.AppendUint32(b.vectors, math.Float32bits(unit))
-		} else {
-			b.vectors = binary.LittleEndian.AppendUint16(b.vectors, float16.Fromfloat32(unit).Bits())
+		switch t {
+		case F32:
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(unit))
+		case F16:
+			b = binary.LittleEndian.AppendUint16(b, float16.Fromfloat32(unit).Bits())
+		case Q8:
+			b = append(b, byte(int8(math.Round(float64(v)*127/most))))
 		}
 	}
-	b.records = encodeMeta(b.records, m)
-	return b.closeRow()
+	return b, nil
 }
 
 // closeRow ends the row whose vector and record have been appended, and the segment if that is full.

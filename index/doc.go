@@ -19,7 +19,7 @@
 //	 0  8  magic "fromagei"
 //	 8  4  format version, 1
 //	12  4  embedding size D, 1 to 65536
-//	16  4  row dtype: 1 = f32, 2 = f16
+//	16  4  row dtype: 1 = f32, 2 = f16, 3 = q8
 //	20  4  zero
 //	24 32  identity of the model that made the embeddings, chosen by the caller
 //	56  4  zero
@@ -39,7 +39,8 @@
 //	60  4  checksum of bytes 0 to 60
 //
 // The vectors of a segment of rows are n·D values, row after row, at most 8 MiB: one upload to a device, 64-byte
-// aligned in the file. Its metadata is n+1 offsets of 4 bytes and then the records; record i is the bytes from offset i
+// aligned in the file. A row of q8 is D signed bytes c, the largest magnitude 127, and stands for c/‖c‖: it needs no
+// scale, and its embedding has length 1 like any other. Its metadata is n+1 offsets of 4 bytes and then the records; record i is the bytes from offset i
 // to offset i+1, counted from the end of the offsets. A record is the lengths of path, caption and licence as unsigned
 // varints, one byte that is 1 if a hash follows and else 0, then path, caption, licence and the 32 bytes of the hash.
 // The metadata of a segment of removals is n row numbers of 4 bytes. Rows are numbered through all segments; a removed

@@ -43,7 +43,20 @@ type DType uint32
 const (
 	F32 DType = 1 // 4 bytes a value, IEEE binary32, little-endian
 	F16 DType = 2 // 2 bytes a value, IEEE binary16, little-endian
+	Q8  DType = 3 // a signed byte a value: the row is those bytes divided by their norm
 )
+
+var dtypeNames = [...]string{F32: "f32", F16: "f16", Q8: "q8"}
+
+// ParseDType is the inverse of String.
+func ParseDType(name string) (DType, error) {
+	for _, t := range []DType{F32, F16, Q8} {
+		if dtypeNames[t] == name {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("index: row dtype: want f32, f16 or q8, have %q", name)
+}
 
 // Size is the number of bytes of one value; 0 for an unknown type.
 func (t DType) Size() int {
@@ -52,18 +65,17 @@ func (t DType) Size() int {
 		return 4
 	case F16:
 		return 2
+	case Q8:
+		return 1
 	}
 	return 0
 }
 
 func (t DType) String() string {
-	switch t {
-	case F32:
-		return "f32"
-	case F16:
-		return "f16"
+	if t.Size() == 0 {
+		return fmt.Sprintf("dtype %d", uint32(t))
 	}
-	return fmt.Sprintf("dtype %d", uint32(t))
+	return dtypeNames[t]
 }
 
 // Header says what every row of a file has in common.
@@ -78,7 +90,7 @@ func (h Header) check() error {
 		return fmt.Errorf("embedding size: want 1 to %d, have %d", MaxD, h.D)
 	}
 	if h.DType.Size() == 0 {
-		return fmt.Errorf("row dtype: want f32 (1) or f16 (2), have %d", uint32(h.DType))
+		return fmt.Errorf("row dtype: want f32 (1), f16 (2) or q8 (3), have %d", uint32(h.DType))
 	}
 	return nil
 }

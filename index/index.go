@@ -510,24 +510,45 @@ func (x *Index) Vectors(first, n int, dst []float32) error {
 		if _, err := readFull(x.src, b, s.vectors()+int64(first-s.first)*int64(size)); err != nil {
 			return fmt.Errorf("index: %s: %w", x.name, err)
 		}
-		decode(dst[:rows*x.header.D], b, x.header.DType)
+		decode(dst[:rows*x.header.D], b, x.header.D, x.header.DType)
 		dst, first, n = dst[rows*x.header.D:], first+rows, n-rows
 	}
 	return nil
 }
 
-// decode converts len(dst) stored values to float32.
-func decode(dst []float32, b []byte, t DType) {
-	if t == F32 {
+// decode converts len(dst) stored values, of whole rows of d, to float32.
+func decode(dst []float32, b []byte, d int, t DType) {
+	switch t {
+	case F32:
 		for i := range dst {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
 		}
-		return
+	case F16:
+		table := halves()
+		for i := range dst {
+			dst[i] = table[binary.LittleEndian.Uint16(b[2*i:])]
+		}
+	case Q8:
+		for len(dst) > 0 {
+			s := scaleQ8(b[:d])
+			for i := range d {
+				dst[i] = float32(int8(b[i])) * s
+			}
+			dst, b = dst[d:], b[d:]
+		}
 	}
-	table := halves()
-	for i := range dst {
-		dst[i] = table[binary.LittleEndian.Uint16(b[2*i:])]
+}
+
+// scaleQ8 is what the bytes of a row are multiplied by: one over their norm, 0 for a row of zeros, which only damage makes.
+func scaleQ8(row []byte) float32 {
+	n := int64(0)
+	for _, c := range row {
+		n += int64(int8(c)) * int64(int8(c))
 	}
+	if n == 0 {
+		return 0
+	}
+	return float32(1 / math.Sqrt(float64(n)))
 }
 
 // halves is the value of every f16 bit pattern. A look-up is twice as fast as converting by bits.

@@ -84,9 +84,10 @@ func same(t testing.TB, x *Index, rows []Row) {
 
 // unit is v as it comes back: divided by its norm and rounded.
 func unit(v []float32, t DType) []float32 {
-	var sum float64
+	var sum, most float64
 	for _, a := range v {
 		sum += float64(a) * float64(a)
+		most = max(most, math.Abs(float64(a)))
 	}
 	out := make([]float32, len(v))
 	for j, a := range v {
@@ -95,11 +96,21 @@ func unit(v []float32, t DType) []float32 {
 			out[j] = float16.Fromfloat32(out[j]).Float32()
 		}
 	}
+	if t == Q8 {
+		sum = 0
+		for j, a := range v {
+			out[j] = float32(math.Round(float64(a) * 127 / most))
+			sum += float64(out[j]) * float64(out[j])
+		}
+		for j := range out {
+			out[j] *= float32(1 / math.Sqrt(sum))
+		}
+	}
 	return out
 }
 
 func TestRoundTrip(t *testing.T) {
-	for _, dtype := range []DType{F32, F16} {
+	for _, dtype := range []DType{F32, F16, Q8} {
 		for _, d := range []int{1, 7, 8, 9, 64, 257} {
 			t.Run(fmt.Sprintf("%v/%d", dtype, d), func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "gallery.index")
@@ -185,7 +196,7 @@ func TestManySegments(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	for _, h := range []Header{{D: 0, DType: F32}, {D: MaxD + 1, DType: F32}, {D: 4}, {D: 4, DType: 3}} {
+	for _, h := range []Header{{D: 0, DType: F32}, {D: MaxD + 1, DType: F32}, {D: 4}, {D: 4, DType: 4}} {
 		if _, err := New(h); err == nil {
 			t.Errorf("New(%v) succeeded, want an error", h)
 		}
@@ -651,11 +662,13 @@ func FuzzParse(f *testing.F) {
 	file, _, _ := small(f)
 	f.Add(file)
 	f.Add(file[:len(file)-1])
-	x, err := New(Header{D: 9, DType: F16})
-	must(f, err)
-	f.Add(save(f, x))
-	must(f, x.Append(pictures(7, 5, 9)))
-	f.Add(save(f, x))
+	for _, dtype := range []DType{F16, Q8} {
+		x, err := New(Header{D: 9, DType: dtype})
+		must(f, err)
+		f.Add(save(f, x))
+		must(f, x.Append(pictures(7, 5, 9)))
+		f.Add(save(f, x))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// Checksums made right, so that what they protect is reached.
 		fixed := bytes.Clone(b)

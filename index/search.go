@@ -105,10 +105,13 @@ func (x *Index) searchPieces(e []float32, pieces []piece, next func() int, t *to
 		for j := range p.n {
 			row := buf[j*size : (j+1)*size]
 			var score float32
-			if x.header.DType == F32 {
+			switch x.header.DType {
+			case F32:
 				score = dotF32(row, e)
-			} else {
+			case F16:
 				score = dotF16(row, e)
+			case Q8:
+				score = dotQ8(row, e)
 			}
 			if len(t.hits) < t.k || !(score < t.hits[0].Score) {
 				t.offer(p.first+j, score)
@@ -273,6 +276,29 @@ func dotF16(row []byte, e []float32) float32 {
 	rest := [8]float32{a0, a1, a2, a3, a4, a5, a6, a7}
 	for j, v := range e {
 		rest[j] += float32(t[binary.LittleEndian.Uint16(row[2*j:])] * v)
+	}
+	return sum(rest)
+}
+
+// dotQ8 is dotF32 for a stored q8 row.
+func dotQ8(row []byte, e []float32) float32 {
+	var a0, a1, a2, a3, a4, a5, a6, a7 float32
+	s := scaleQ8(row)
+	for len(e) >= 8 && len(row) >= 8 {
+		c := binary.LittleEndian.Uint64(row)
+		a0 += float32(float32(float32(int8(c))*s) * e[0])
+		a1 += float32(float32(float32(int8(c>>8))*s) * e[1])
+		a2 += float32(float32(float32(int8(c>>16))*s) * e[2])
+		a3 += float32(float32(float32(int8(c>>24))*s) * e[3])
+		a4 += float32(float32(float32(int8(c>>32))*s) * e[4])
+		a5 += float32(float32(float32(int8(c>>40))*s) * e[5])
+		a6 += float32(float32(float32(int8(c>>48))*s) * e[6])
+		a7 += float32(float32(float32(int8(c>>56))*s) * e[7])
+		row, e = row[8:], e[8:]
+	}
+	rest := [8]float32{a0, a1, a2, a3, a4, a5, a6, a7}
+	for j, v := range e {
+		rest[j] += float32(float32(float32(int8(row[j]))*s) * v)
 	}
 	return sum(rest)
 }

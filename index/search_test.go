@@ -52,7 +52,7 @@ func naive(t testing.TB, x *Index, e []float32, opt Options) []Hit {
 func TestSearchExact(t *testing.T) {
 	const d = 64
 	rng := rand.New(rand.NewPCG(8, 8))
-	for _, dtype := range []DType{F32, F16} {
+	for _, dtype := range []DType{F32, F16, Q8} {
 		for _, n := range []int{1, 2, 255, 256, 257, 3001} {
 			x, err := New(Header{D: d, DType: dtype})
 			must(t, err)
@@ -111,7 +111,7 @@ func ordered(v, e []float32) float32 {
 
 func TestSearchRandom(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 9))
-	for _, dtype := range []DType{F32, F16} {
+	for _, dtype := range []DType{F32, F16, Q8} {
 		for _, d := range []int{1, 7, 8, 9, 63, 256, 257} {
 			const n = 700
 			x, err := New(Header{D: d, DType: dtype})
@@ -231,7 +231,7 @@ func million(b *testing.B, dtype DType) string {
 }
 
 func BenchmarkMillion(b *testing.B) {
-	for _, dtype := range []DType{F32, F16} {
+	for _, dtype := range []DType{F32, F16, Q8} {
 		path := million(b, dtype)
 		info, err := os.Stat(path)
 		must(b, err)

@@ -138,7 +138,7 @@ func Index(ctx context.Context, s *store.Store, x *version.Model) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	i, err := version.Index(x.Gallery.Dim, x.Identity, rows)
+	i, err := x.Index(rows)
 	if err != nil {
 		return nil, err
 	}

@@ -172,6 +172,7 @@ async function facts() {
     add('Kernels', i.choices ? `measured: ${Object.keys(i.choices).length} kinds run otherwise than by the rules` : '');
     add('Kept in', { opfs: 'this browser (OPFS)', cache: 'this browser (cache)', memory: 'memory only: gone with the page' }[i.storage]);
     add('Heads and pictures', i.version ? `version ${i.version}` : '');
+    add('News', i.polling ? 'asked for every 5 s: no websocket gets through' : '');
     add('Gallery', app.f.gallery.size ? app.f.gallery.size.toLocaleString('en') + ' pictures' : 'none');
   } else if (m) {
     add('Model', m.title);

@@ -39,7 +39,7 @@ export class Loading {
     $('loading').hidden = false;
     $('loading-title').textContent = `Loading ${model.title} (${model.dtype})`;
     this.usable('Nothing can be used yet. You can write your message already.');
-    if (!agreed && model.bytes >= askFrom && localStorage.getItem('agreed') !== model.hash) return this.ask(model);
+    if (!agreed && this.asks(model)) return this.ask(model);
     localStorage.setItem('agreed', model.hash);
     this.buttons({ stop: true });
     app.light('busy', 'Loading');
@@ -60,6 +60,11 @@ export class Loading {
     $('loading').hidden = true;
     app.models.loaded();
     await app.complete();
+  }
+
+  // asks says whether the person is to agree before a model is downloaded.
+  asks(model) {
+    return model.bytes >= askFrom && localStorage.getItem('agreed') !== model.hash;
   }
 
   ask(model) {

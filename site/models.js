@@ -37,18 +37,24 @@ export class Models {
     this.list = list;
     this.use = use;
     this.against = new Map(); // model → what speaks against it, or null
-    $('model').onchange = () => this.choose(list.find((m) => m.name === $('model').value));
+    $('model').onchange = () => this.choose(this.list.find((m) => m.name === $('model').value));
     $('loading-other').onclick = (e) => {
       e.stopPropagation(); // a click beside the settings closes them
       if (!$('model').checkVisibility()) $('side-button').click();
       $('model').focus();
     };
-    $('loading-other').hidden = list.length < 2;
-    $('model-section').hidden = list.length < 2;
+  }
+
+  // renew uses a model of a list that takes the place of the one before.
+  async renew(list, model) {
+    this.list = list;
+    await this.judge();
+    this.take(model);
   }
 
   // judge looks at all models anew.
   async judge() {
+    $('loading-other').hidden = $('model-section').hidden = this.list.length < 2;
     const d = await device();
     for (const m of this.list) this.against.set(m, against(m, d, await have(m)));
     $('model').replaceChildren(...this.list.map((m) => el('option', { value: m.name, textContent: `${m.dtype}, ${bytes(m.bytes)}${this.against.get(m) ? ' (may not fit)' : ''}${this.alike() ? '' : `: ${m.title}`}` })));

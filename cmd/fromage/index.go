@@ -77,20 +77,18 @@ func (a *app) indexBuildCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "the index, a `FILE` that is not there yet")
-	c.Flags().StringVar(&l.dtype, "dtype", "f16", "of the embeddings: f16 or f32")
+	c.Flags().StringVar(&l.dtype, "dtype", "f16", "of the embeddings: f16, q8 or f32")
 	l.addFlags(c)
 	a.modelFlag(c.Flags())
 	return c
 }
 
 func parseDType(s string) (index.DType, error) {
-	switch s {
-	case "f16":
-		return index.F16, nil
-	case "f32":
-		return index.F32, nil
+	t, err := index.ParseDType(s)
+	if err != nil {
+		return 0, fmt.Errorf("--dtype: %w", err)
 	}
-	return 0, fmt.Errorf("--dtype: want f16 or f32, have %q", s)
+	return t, nil
 }
 
 // required adds -i for a command that changes an index, where no embedded one will do.
@@ -243,7 +241,7 @@ ones that made the embeddings is for you to know. The pickle is read, not run.`,
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "the index, a `FILE` that is not there yet")
-	c.Flags().StringVar(&dtype, "dtype", dtype, "of the embeddings: f16 or f32")
+	c.Flags().StringVar(&dtype, "dtype", dtype, "of the embeddings: f16, q8 or f32")
 	a.modelFlag(c.Flags())
 	return c
 }

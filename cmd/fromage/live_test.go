@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fromage/assets"
+	"fromage/index"
 	"fromage/server"
 	"fromage/site"
 )
@@ -100,14 +101,21 @@ func TestLive(t *testing.T) {
 		t.Errorf("the mirror's index is another: %d, %d", a.Code, b.Code)
 	}
 	ok(t, "push", "gallery", "remove", "--to", srv.URL, "a.webp")
-	for end := time.Now().Add(time.Minute); !strings.Contains(get(m, "/healthz").Body.String(), `"seq":3`); time.Sleep(10 * time.Millisecond) {
+	ok(t, "push", "gallery", "embeddings", "q8", "--to", srv.URL)
+	for end := time.Now().Add(time.Minute); !strings.Contains(get(m, "/healthz").Body.String(), `"seq":4`); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the mirror does not follow")
 		}
 	}
+	for _, w := range []*httptest.ResponseRecorder{get(h, "/gallery/default.index"), get(m, "/gallery/default.index")} {
+		x, err := index.Parse("served", w.Body.Bytes())
+		if err != nil || x.Header().DType != index.Q8 || x.Len() != 1 {
+			t.Errorf("after push gallery embeddings q8 the index is %v, %v", x.Header(), err)
+		}
+	}
 	ok(t, "admin", "pin", "2", "--data", data)
 	ok(t, "admin", "rollback", "2", "--data", data)
-	if out := ok(t, "admin", "list", "--data", data); strings.Count(out, "\n") != 4 || !strings.Contains(out, "two pictures  pinned") || !strings.Contains(out, "back to version 2  current") {
+	if out := ok(t, "admin", "list", "--data", data); strings.Count(out, "\n") != 5 || !strings.Contains(out, "two pictures  pinned") || !strings.Contains(out, "back to version 2  current") {
 		t.Errorf("admin list says\n%s", out)
 	}
 	ok(t, "admin", "gc", "--data", data, "--keep", "1", "--grace", "0s")
@@ -147,6 +155,7 @@ func TestLiveRefuses(t *testing.T) {
 		{[]string{"push", "gallery", "remove", "--to", nobody, "x"}, "connection refused"},
 		{[]string{"push", "gallery", "add", "--to", dir}, "or --embedded"},
 		{[]string{"push", "gallery", "remove", "--to", filepath.Join(dir, "e"), "x.png"}, "publish a bundle first"},
+		{[]string{"push", "gallery", "embeddings", "f32", "--to", filepath.Join(dir, "e")}, "want f16 or q8"},
 		{[]string{"push", "heads", "--to", "ftp://x", "y"}, "ftp://x"},
 		{[]string{"pull", "nonsense", dir}, "want one such as"},
 		{[]string{"pull", "http://user:secret@x", dir}, "no password"},

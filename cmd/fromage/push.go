@@ -80,7 +80,7 @@ A server wants a token (the variable ` + tokenVariable + `); a folder or bucket 
 	gallery := &cobra.Command{
 		Use: "gallery", Short: "publish pictures", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	gallery.AddCommand(a.pushAddCommand(), a.pushRemoveCommand())
+	gallery.AddCommand(a.pushAddCommand(), a.pushRemoveCommand(), a.pushEmbeddingsCommand())
 	c.AddCommand(a.pushBundleCommand(), a.pushHeadsCommand(), gallery)
 	return c
 }
@@ -156,10 +156,31 @@ func (a *app) pushHeadsCommand() *cobra.Command {
 }
 
 func (a *app) pushRemoveCommand() *cobra.Command {
+	return a.pushChangeCommand("remove PATH…", "remove pictures from the gallery, by their paths there", many, func(c *versions.Change, paths []string) error {
+		c.Remove = paths
+		return nil
+	})
+}
+
+func (a *app) pushEmbeddingsCommand() *cobra.Command {
+	return a.pushChangeCommand("embeddings f16|q8", "store the gallery's embeddings in f16, or in q8, which takes half the bytes, from now on", 1,
+		func(c *versions.Change, args []string) error {
+			c.Embeddings = args[0]
+			_, err := versions.ParseEmbeddings(args[0])
+			return err
+		})
+}
+
+// pushChangeCommand publishes a change that needs no pieces: what fill makes of one to most arguments.
+func (a *app) pushChangeCommand(use, short string, most int, fill func(c *versions.Change, args []string) error) *cobra.Command {
 	var p pushing
 	c := &cobra.Command{
-		Use: "remove PATH…", Short: "remove pictures from the gallery, by their paths there", Args: takes(1, many),
-		RunE: func(c *cobra.Command, paths []string) error {
+		Use: use, Short: short, Args: takes(1, most),
+		RunE: func(c *cobra.Command, args []string) error {
+			change := &versions.Change{Note: p.note}
+			if err := fill(change, args); err != nil {
+				return err
+			}
 			to, err := p.open(c.Context())
 			if err != nil {
 				return err
@@ -169,11 +190,10 @@ func (a *app) pushRemoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name, err := p.name(m)
-			if err != nil {
+			if change.Model, err = p.name(m); err != nil {
 				return err
 			}
-			return a.published(to.Commit(c.Context(), &versions.Change{Model: name, Note: p.note, Remove: paths}))
+			return a.published(to.Commit(c.Context(), change))
 		},
 	}
 	p.addFlags(c.Flags())

@@ -20,6 +20,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"fromage/bundle"
+	"fromage/index"
 	"fromage/server/client"
 	"fromage/server/hub"
 	"fromage/server/internal/fixture"
@@ -134,7 +135,7 @@ func indexOf(t testing.TB, s *store.Store) []byte {
 	x := v.Models[0]
 	rows := must[[]version.Row](t)(x.Gallery.ReadRows(func(p version.Page) ([]byte, error) { return s.Get(ctx, p.Hash) }))
 	var b bytes.Buffer
-	i, err := version.Index(x.Gallery.Dim, x.Identity, rows)
+	i, err := x.Index(rows)
 	if err == nil {
 		_, err = i.WriteTo(&b)
 	}
@@ -165,7 +166,7 @@ func same(t testing.TB, a, b *store.Store) {
 
 func pull(t testing.TB, url string, s *store.Store) *client.Puller {
 	t.Helper()
-	p := &client.Puller{Options: client.Options{URL: url, Name: "test"}, Store: s}
+	p := &client.Puller{Options: client.Options{URL: url, Name: "test"}, Store: s, Failed: func(err error, _ time.Duration) { t.Log(err) }}
 	if _, err := p.Once(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func pull(t testing.TB, url string, s *store.Store) *client.Puller {
 func (r *rig) step(p *client.Publisher, rng *rand.Rand, n int) {
 	r.t.Helper()
 	m := r.hub.Current()
-	switch kind := rng.IntN(5); {
+	switch kind := rng.IntN(6); {
 	case kind == 0:
 		must[client.Published](r.t)(p.Heads(ctx, "tiny", "heads", fixture.Heads(r.t, fixture.Bundle(r.t), uint64(n))))
 	case kind == 1:
@@ -190,8 +191,38 @@ func (r *rig) step(p *client.Publisher, rng *rand.Rand, n int) {
 	case kind == 3 && m.Models[0].Gallery.Rows > 3:
 		rows := must[[]version.Row](r.t)(m.Models[0].Gallery.ReadRows(func(p version.Page) ([]byte, error) { return r.store.Get(ctx, p.Hash) }))
 		must[client.Published](r.t)(p.Commit(ctx, &version.Change{Model: "tiny", Remove: []string{rows[rng.IntN(len(rows))].Path}}))
+	case kind == 4:
+		dtype := []string{"f16", "q8"}[rng.IntN(2)]
+		must[client.Published](r.t)(p.Commit(ctx, &version.Change{Model: "tiny", Embeddings: dtype}))
 	default:
 		must[client.Published](r.t)(p.Commit(ctx, &version.Change{Rollback: 2 + rng.Uint64N(m.Seq-1)}))
+	}
+}
+
+// TestEmbeddings: a gallery of q8 has half the bytes of one of f16, stays so when heads and pictures come, and is whole at a mirror that had it in f16.
+func TestEmbeddings(t *testing.T) {
+	r := start(t, hub.Config{})
+	p := r.begin(20)
+	mirror := open(t, t.TempDir())
+	pull(t, r.http.URL, mirror)
+	before := r.hub.Current().Models[0].Gallery
+	must[client.Published](t)(p.Commit(ctx, &version.Change{Model: "tiny", Embeddings: "q8"}))
+	g := r.hub.Current().Models[0].Gallery
+	if have, want := before.Pages[0].Size-g.Pages[0].Size, int64(20*g.Dim); have != want || g.Embeddings() != index.Q8 {
+		t.Errorf("20 rows of %d values in %v take %d bytes less than in f16, want %d", g.Dim, g.Embeddings(), have, want)
+	}
+	pull(t, r.http.URL, mirror)
+	same(t, r.store, mirror)
+	must[client.Published](t)(p.Heads(ctx, "tiny", "", fixture.Heads(t, fixture.Bundle(t), 7)))
+	must[client.Published](t)(p.Add(ctx, "tiny", "", fixture.Pictures(20, 5, r.dim())))
+	pull(t, r.http.URL, mirror)
+	same(t, r.store, mirror)
+	x := must[*index.Index](t)(index.Parse("mirror", indexOf(t, mirror)))
+	if h := x.Header(); h.DType != index.Q8 || x.Len() != 25 {
+		t.Errorf("the mirror's index has %d rows of %v, want 25 of q8", x.Len(), h.DType)
+	}
+	if _, err := p.Commit(ctx, &version.Change{Model: "tiny", Embeddings: "q4"}); err == nil || !strings.Contains(err.Error(), "want f16 or q8") {
+		t.Errorf("embeddings in q4: %v, want them refused", err)
 	}
 }
 
@@ -309,7 +340,7 @@ func TestGalleryDelta(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := must[[]version.Row](t)(g.ReadRows(func(p version.Page) ([]byte, error) { return r.store.Get(ctx, p.Hash) }))
-	raw := len(version.EncodePage(rows[held:], 2*g.Dim))
+	raw := len(version.EncodePage(rows[held:], g.RowBytes()))
 	bytes, _, _ := line.Count()
 	t.Logf("%d pictures more than %d: %d bytes of rows, of %d values each, the document %d, %d over the line", added, held, raw, g.Dim, len(after.Document), bytes)
 	// Rows of a real model are 512 bytes longer than these: what comes on top is held to what it may be for those.

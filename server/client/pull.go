@@ -175,14 +175,14 @@ func (p *Puller) fill(ctx context.Context, c *Conn, m *version.Manifest, now *st
 		}
 		bases := map[uint64]wire.Hash{}
 		if now != nil {
-			if old := now.Model(x.Name); old != nil && old.Gallery.Dim == x.Gallery.Dim {
+			if old := now.Model(x.Name); old != nil && old.Gallery.RowBytes() == x.Gallery.RowBytes() {
 				for _, page := range old.Gallery.Pages {
 					bases[page.Number] = page.Hash
 				}
 			}
 		}
 		for _, page := range x.Gallery.Pages {
-			direct = append(direct, want{version.Piece{Hash: page.Hash, Size: page.Size}, bases[page.Number], 2 * x.Gallery.Dim})
+			direct = append(direct, want{version.Piece{Hash: page.Hash, Size: page.Size}, bases[page.Number], x.Gallery.RowBytes()})
 		}
 		if x.Gallery.Features != nil {
 			direct = append(direct, want{piece: *x.Gallery.Features})

@@ -206,8 +206,8 @@ func (c *raw) ends(codes ...int) error {
 	}
 }
 
-// TestRFC6455 goes through the cases of the websocket standard that the Autobahn suite's groups 1 to 7 are about. The server speaks first after a hello, so
-// what is accepted shows in its answer.
+// TestRFC6455 goes through the cases of the websocket standard that the Autobahn suite's groups 1 to 7 are about. The suite itself wants a peer that echoes
+// whatever it hears, text too, which this end is not. The server speaks first after a hello, so what is accepted shows in its answer.
 func TestRFC6455(t *testing.T) {
 	_, srv := serve(t, hub.Config{PingEvery: time.Minute})
 	big := make([]byte, 200<<10)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"fromage/index"
 	"fromage/server/store"
 	"fromage/server/version"
 )
@@ -27,11 +28,11 @@ type table struct {
 	changed  map[uint64]bool
 }
 
-// load reads a gallery whose embeddings have embedded values.
-func (p *publishing) load(ctx context.Context, g *version.Gallery, embedded, dim int) (*table, error) {
+// load reads a gallery, of which rows have size bytes of embeddings and features of dim values.
+func (p *publishing) load(ctx context.Context, g *version.Gallery, size, dim int) (*table, error) {
 	t := &table{p.store, g, dim, map[uint64][]version.Row{}, map[uint64][]version.Row{}, map[uint64]bool{}}
 	read := func(page version.Page) ([]byte, error) { return p.store.Get(ctx, page.Hash) }
-	rows, err := version.ReadPages(g.Pages, 2*embedded, g.Next, read)
+	rows, err := version.ReadPages(g.Pages, size, g.Next, read)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +59,8 @@ func (p *publishing) load(ctx context.Context, g *version.Gallery, embedded, dim
 	return t, nil
 }
 
-// embed computes a gallery's embeddings with other heads.
-func (p *publishing) embed(ctx context.Context, g *version.Gallery, embedded, dim int, heads map[string][]float32) error {
+// embed computes a gallery's embeddings, which had size bytes, with other heads.
+func (p *publishing) embed(ctx context.Context, g *version.Gallery, size, dim int, heads map[string][]float32) error {
 	if g.Rows == 0 {
 		return nil
 	}
@@ -67,10 +68,18 @@ func (p *publishing) embed(ctx context.Context, g *version.Gallery, embedded, di
 	if err != nil {
 		return Refused{err}
 	}
-	t, err := p.load(ctx, g, embedded, dim)
+	t, err := p.load(ctx, g, size, dim)
 	if err != nil {
 		return err
 	}
+	if err := t.embed(projection); err != nil {
+		return err
+	}
+	return t.save(ctx)
+}
+
+// embed computes all embeddings.
+func (t *table) embed(projection *version.Projection) error {
 	var all sync.WaitGroup
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 	errs := make([]error, 0, len(t.pages))
@@ -81,7 +90,7 @@ func (p *publishing) embed(ctx context.Context, g *version.Gallery, embedded, di
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			if err := embedRows(rows, features, projection); err != nil {
+			if err := embedRows(rows, features, projection, t.g.Embeddings()); err != nil {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
@@ -92,10 +101,10 @@ func (p *publishing) embed(ctx context.Context, g *version.Gallery, embedded, di
 	if err := errors.Join(errs...); err != nil {
 		return Refused{err}
 	}
-	return t.save(ctx, 2*g.Dim)
+	return nil
 }
 
-func embedRows(rows, features []version.Row, p *version.Projection) (err error) {
+func embedRows(rows, features []version.Row, p *version.Projection, t index.DType) (err error) {
 	if len(features) != len(rows) {
 		return errors.New("publish: want features of every row")
 	}
@@ -103,14 +112,14 @@ func embedRows(rows, features []version.Row, p *version.Projection) (err error) 
 		if features[i].ID != rows[i].ID {
 			return errors.New("publish: want features of every row")
 		}
-		if rows[i].Values, err = p.Embed(version.Floats(features[i].Values)); err != nil {
+		if rows[i].Values, err = p.Embed(version.Floats(features[i].Values), t); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// gallery adds and removes rows.
+// gallery adds and removes rows, and changes how embeddings are stored.
 func (p *publishing) gallery(ctx context.Context) error {
 	x, err := p.model()
 	if err != nil {
@@ -128,7 +137,7 @@ func (p *publishing) gallery(ctx context.Context) error {
 	if err != nil {
 		return Refused{err}
 	}
-	t, err := p.load(ctx, &x.Gallery, x.Gallery.Dim, b.Manifest().Settings.VisionDim)
+	t, err := p.load(ctx, &x.Gallery, x.Gallery.RowBytes(), b.Manifest().Settings.VisionDim)
 	if err != nil {
 		return err
 	}
@@ -164,7 +173,17 @@ func (p *publishing) gallery(ctx context.Context) error {
 			}
 		}
 	}
-	return t.save(ctx, 2*x.Gallery.Dim)
+	if p.c.Embeddings != "" {
+		dtype, err := version.ParseEmbeddings(p.c.Embeddings)
+		if err != nil {
+			return Refused{err}
+		}
+		x.Gallery.SetEmbeddings(dtype)
+		if err := t.embed(projection); err != nil {
+			return err
+		}
+	}
+	return t.save(ctx)
 }
 
 // add adds a row, or puts it in the place of the one with its path.
@@ -175,7 +194,7 @@ func (p *publishing) add(ctx context.Context, t *table, ids map[string]uint64, a
 	if !p.store.Has(ctx, a.Hash) {
 		return refuse("%s: its file %x was not sent", a.Path, a.Hash)
 	}
-	embedding, err := projection.Embed(a.Features)
+	embedding, err := projection.Embed(a.Features, t.g.Embeddings())
 	if err != nil {
 		return Refused{err}
 	}
@@ -235,10 +254,10 @@ func (t *table) remove(id uint64) {
 	}
 }
 
-// save stores the pages that changed, of rows with values of size bytes, and lists all in the gallery.
-func (t *table) save(ctx context.Context, size int) error {
+// save stores the pages that changed, and lists all in the gallery.
+func (t *table) save(ctx context.Context) error {
 	var err error
-	if t.g.Pages, err = t.list(ctx, t.g.Pages, t.pages, size); err != nil {
+	if t.g.Pages, err = t.list(ctx, t.g.Pages, t.pages, t.g.RowBytes()); err != nil {
 		return err
 	}
 	t.g.Rows = 0
@@ -271,6 +290,7 @@ func (t *table) save(ctx context.Context, size int) error {
 	return nil
 }
 
+// list stores the pages that changed, of rows with values of size bytes, and lists all.
 func (t *table) list(ctx context.Context, old []version.Page, pages map[uint64][]version.Row, size int) ([]version.Page, error) {
 	list := []version.Page{}
 	for _, p := range old {

@@ -177,11 +177,11 @@ func (p *publishing) bundle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := p.embed(ctx, &next.Gallery, x.Gallery.Dim, m.Settings.VisionDim, heads); err != nil {
+		if err := p.embed(ctx, &next.Gallery, x.Gallery.RowBytes(), m.Settings.VisionDim, heads); err != nil {
 			return err
 		}
 	} else {
-		next.Gallery.Next = x.Gallery.Next
+		next.Gallery.Next, next.Gallery.DType = x.Gallery.Next, x.Gallery.DType
 	}
 	*x = next
 	return nil
@@ -292,7 +292,7 @@ func (p *publishing) heads(ctx context.Context) error {
 		return Refused{err}
 	}
 	x.Heads = &file
-	return p.embed(ctx, &x.Gallery, x.Gallery.Dim, b.Manifest().Settings.VisionDim, heads)
+	return p.embed(ctx, &x.Gallery, x.Gallery.RowBytes(), b.Manifest().Settings.VisionDim, heads)
 }
 
 // addedRows are the rows of added_tokens, where a checkpoint has them alone.

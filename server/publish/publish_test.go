@@ -105,7 +105,7 @@ func compare(t *testing.T, s *store.Store, images []runner.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	have, err := version.Index(x.Gallery.Dim, x.Identity, rows)
+	have, err := x.Index(rows)
 	if err != nil {
 		t.Fatal(err)
 	}

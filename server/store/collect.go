@@ -165,7 +165,7 @@ func (s *Store) galleryPieces(ctx context.Context, g *version.Gallery, f func(ve
 		if err != nil {
 			return err
 		}
-		rows, err := version.DecodePage(data, 2*g.Dim)
+		rows, err := version.DecodePage(data, g.RowBytes())
 		if err != nil {
 			return err
 		}

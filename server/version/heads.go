@@ -13,8 +13,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/x448/float16"
-
 	"fromage/bundle"
 	"fromage/compiler/safetensors"
 	"fromage/index"
@@ -134,26 +132,18 @@ func NewProjection(heads map[string][]float32) (*Projection, error) {
 	return p, nil
 }
 
-// Embed returns the stored embedding of features v: divided by its norm, in f16.
-func (p *Projection) Embed(v []float32) ([]byte, error) {
+// Embed returns the stored embedding of features v.
+func (p *Projection) Embed(v []float32, t index.DType) ([]byte, error) {
 	if len(v)*len(p.bias) != len(p.weight) {
 		return nil, fmt.Errorf("version: features: want %d values, have %d", len(p.weight)/len(p.bias), len(v))
 	}
-	y, sum := make([]float64, len(p.bias)), 0.0
+	y := make([]float32, len(p.bias))
 	for i := range y {
-		row := p.weight[i*len(v):][:len(v)]
-		y[i] = float64(p.bias[i])
-		y[i] += dot(row, v)
-		y[i] = float64(float32(y[i])) // as a device gives it
-		sum += y[i] * y[i]
+		y[i] = float32(float64(p.bias[i]) + dot(p.weight[i*len(v):][:len(v)], v))
 	}
-	if !(sum > 0) || math.IsInf(sum, 1) {
-		return nil, fmt.Errorf("version: embedding: want finite values that are not all zero, have norm %g", math.Sqrt(sum))
-	}
-	norm := math.Sqrt(sum)
-	b := make([]byte, 0, 2*len(y))
-	for _, x := range y {
-		b = binary.LittleEndian.AppendUint16(b, float16.Fromfloat32(float32(x/norm)).Bits())
+	b, err := t.AppendRow(nil, y)
+	if err != nil {
+		return nil, fmt.Errorf("version: %w", err)
 	}
 	return b, nil
 }

@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"fromage/index"
-	"fromage/server/wire"
 )
 
 // PageRows is how many ids a page covers.
@@ -18,7 +17,7 @@ const PageRows = 1024
 
 const maxField = 1 << 16 // bytes of one path, caption or licence
 
-// Row is a picture: its number, what is known of it, and its values as stored, little-endian: an embedding in f16, or features in f32.
+// Row is a picture: its number, what is known of it, and its values as stored, little-endian: an embedding in f16 or q8, or features in f32.
 type Row struct {
 	ID uint64
 	index.Meta
@@ -297,7 +296,7 @@ func Apply(base, delta []byte, size int) ([]byte, error) {
 
 // ReadRows reads all pages of a gallery, whose bytes page returns, each held to its hash here.
 func (g *Gallery) ReadRows(page func(Page) ([]byte, error)) ([]Row, error) {
-	return ReadPages(g.Pages, 2*g.Dim, g.Next, page)
+	return ReadPages(g.Pages, g.RowBytes(), g.Next, page)
 }
 
 // ReadPages reads pages of rows with values of size bytes and ids below next.
@@ -335,16 +334,17 @@ func (p *Page) holds(rows []Row, next uint64) error {
 	return nil
 }
 
-// Index makes the index of rows, the same bytes for the same rows however they came.
-func Index(dim int, identity wire.Hash, rows []Row) (*index.Index, error) {
-	x, err := index.New(index.Header{D: dim, DType: index.F16, Model: identity})
+// Index makes the index of a model's gallery, whose rows these are: the same bytes for the same rows however they came.
+func (x *Model) Index(rows []Row) (*index.Index, error) {
+	size := x.Gallery.RowBytes()
+	all, err := index.New(index.Header{D: x.Gallery.Dim, DType: x.Gallery.Embeddings(), Model: x.Identity})
 	if err != nil {
 		return nil, err
 	}
-	metas, vectors := make([]index.Meta, len(rows)), make([]byte, 0, len(rows)*2*dim)
+	metas, vectors := make([]index.Meta, len(rows)), make([]byte, 0, len(rows)*size)
 	for i := range rows {
 		metas[i] = rows[i].Meta
 		vectors = append(vectors, rows[i].Values...)
 	}
-	return x, x.AppendStored(metas, vectors)
+	return all, all.AppendStored(metas, vectors)
 }

@@ -72,11 +72,40 @@ type Piece struct {
 
 // Gallery is rows in pages: page n holds those with ids from n·PageRows on, up to the next page's.
 type Gallery struct {
-	Dim      int    `json:"dim"`  // values of an embedding
-	Rows     int    `json:"rows"` // in all pages
-	Next     uint64 `json:"next"` // the id of the next row; ids are never given twice
+	Dim      int    `json:"dim"`             // values of an embedding
+	DType    string `json:"dtype,omitempty"` // how they are stored, as package index names it: f16, which is the empty string, or q8
+	Rows     int    `json:"rows"`            // in all pages
+	Next     uint64 `json:"next"`            // the id of the next row; ids are never given twice
 	Pages    []Page `json:"pages"`
 	Features *Piece `json:"features,omitempty"` // where the pictures' CLIP features are: a JSON list of Page, of which clients need none
+}
+
+// ParseEmbeddings returns how embeddings may be stored by its name: f16 or q8.
+func ParseEmbeddings(name string) (index.DType, error) {
+	t, err := index.ParseDType(name)
+	if err != nil || t == index.F32 {
+		return 0, fmt.Errorf("version: embeddings: want f16 or q8, have %q", name)
+	}
+	return t, nil
+}
+
+// Embeddings is how embeddings are stored.
+func (g *Gallery) Embeddings() index.DType {
+	if g.DType == index.Q8.String() {
+		return index.Q8
+	}
+	return index.F16 // check allows no other
+}
+
+// RowBytes is how many bytes of values a row has.
+func (g *Gallery) RowBytes() int { return g.Dim * g.Embeddings().Size() }
+
+// SetEmbeddings has embeddings stored as f16 or q8.
+func (g *Gallery) SetEmbeddings(t index.DType) {
+	g.DType = ""
+	if t != index.F16 {
+		g.DType = t.String()
+	}
 }
 
 // Page is a page that has rows.
@@ -199,6 +228,9 @@ func (g *Gallery) check() error {
 	if g.Dim < 0 || g.Dim > index.MaxD || g.Rows < 0 || len(g.Pages) > maxPieces {
 		return fmt.Errorf("want embeddings of 0 to %d values and at most %d pages, have %d values, %d rows, %d pages", index.MaxD, maxPieces, g.Dim, g.Rows, len(g.Pages))
 	}
+	if g.DType != "" && g.DType != index.Q8.String() {
+		return fmt.Errorf("embeddings: want f16, as nothing, or q8, have %q", g.DType)
+	}
 	if err := checkPages(g.Pages, g.Next, g.Rows); err != nil {
 		return err
 	}
@@ -251,15 +283,16 @@ func DecodePages(data []byte, next uint64, rows int) (pages []Page, err error) {
 
 // Change is what a publisher asks for: one kind of change to one model, or a rollback.
 type Change struct {
-	Model    string     `json:"model,omitempty"`
-	Note     string     `json:"note,omitempty"`
-	Parent   *wire.Hash `json:"parent,omitempty"`   // refuse unless this is the current version
-	Bundle   *File      `json:"bundle,omitempty"`   // put this bundle under the name; SHA256 is computed by the server
-	Title    string     `json:"title,omitempty"`    // of the bundle
-	Heads    *File      `json:"heads,omitempty"`    // safetensors
-	Add      []Piece    `json:"add,omitempty"`      // pieces of Additions: rows to add, or to put in place of those with the same paths
-	Remove   []string   `json:"remove,omitempty"`   // paths
-	Rollback uint64     `json:"rollback,omitempty"` // become what this version was
+	Model      string     `json:"model,omitempty"`
+	Note       string     `json:"note,omitempty"`
+	Parent     *wire.Hash `json:"parent,omitempty"`     // refuse unless this is the current version
+	Bundle     *File      `json:"bundle,omitempty"`     // put this bundle under the name; SHA256 is computed by the server
+	Title      string     `json:"title,omitempty"`      // of the bundle
+	Heads      *File      `json:"heads,omitempty"`      // safetensors
+	Add        []Piece    `json:"add,omitempty"`        // pieces of Additions: rows to add, or to put in place of those with the same paths
+	Remove     []string   `json:"remove,omitempty"`     // paths
+	Embeddings string     `json:"embeddings,omitempty"` // how the gallery's are stored from now on: f16 or q8
+	Rollback   uint64     `json:"rollback,omitempty"`   // become what this version was
 }
 
 // Kinds of changes, which tokens are given the right to.
@@ -292,6 +325,11 @@ func DecodeChange(data []byte) (*Change, error) {
 			return nil, fmt.Errorf("version: change: add: piece %d: want 1 to %d bytes, have %d", i, MaxPiece, p.Size)
 		}
 	}
+	if c.Embeddings != "" {
+		if _, err := ParseEmbeddings(c.Embeddings); err != nil {
+			return nil, err
+		}
+	}
 	if len(c.Note) > maxText || len(c.Title) > maxText {
 		return nil, fmt.Errorf("version: change: want at most %d bytes of note and title, have %d and %d", maxText, len(c.Note), len(c.Title))
 	}
@@ -304,7 +342,7 @@ func (c *Change) Scope() (string, error) {
 	for _, s := range []struct {
 		asked bool
 		scope string
-	}{{c.Bundle != nil, ScopeBundle}, {c.Heads != nil, ScopeHeads}, {c.Add != nil || c.Remove != nil, ScopeGallery}, {c.Rollback != 0, ScopeAdmin}} {
+	}{{c.Bundle != nil, ScopeBundle}, {c.Heads != nil, ScopeHeads}, {c.Add != nil || c.Remove != nil || c.Embeddings != "", ScopeGallery}, {c.Rollback != 0, ScopeAdmin}} {
 		if s.asked {
 			scopes = append(scopes, s.scope)
 		}

@@ -52,6 +52,7 @@ func TestManifest(t *testing.T) {
 		{"size of a piece", func(m *Manifest) { m.Models[0].Bundle.Pieces[0].Size = MaxPiece + 1 }, "piece 0"},
 		{"rows", func(m *Manifest) { m.Models[0].Gallery.Rows = 3 }, "want 3 rows"},
 		{"page", func(m *Manifest) { m.Models[0].Gallery.Pages[0].Number = 1 }, "ascending numbers up to 0"},
+		{"embeddings", func(m *Manifest) { m.Models[0].Gallery.DType = "f32" }, "want f16, as nothing, or q8"},
 		{"note", func(m *Manifest) { m.Note = strings.Repeat("x", maxText+1) }, "bytes of by and note"},
 	} {
 		m := testManifest()
@@ -69,7 +70,7 @@ func TestManifest(t *testing.T) {
 
 func TestChangeScope(t *testing.T) {
 	for _, c := range []struct{ json, scope string }{
-		{`{"model":"a","remove":["x.png"]}`, ScopeGallery}, {`{"rollback":3}`, ScopeAdmin},
+		{`{"model":"a","remove":["x.png"]}`, ScopeGallery}, {`{"rollback":3}`, ScopeAdmin}, {`{"model":"a","embeddings":"q8"}`, ScopeGallery}, {`{"model":"a","embeddings":"f32"}`, ""},
 		{`{"model":"a","heads":{"size":1,"sha256":"` + strings.Repeat("0", 64) + `","pieces":[{"hash":"` + strings.Repeat("0", 64) + `","size":1}]}}`, ScopeHeads},
 		{`{"model":"a"}`, ""}, {`{"remove":["x"]}`, ""}, {`{"model":"a","rollback":3}`, ""}, {`{"model":"a/b","remove":["x"]}`, ""}, {`{"model":"a","remove":["x"],"rollback":2}`, ""},
 	} {
@@ -149,7 +150,8 @@ func TestIndexIsTheSameForTheSameRows(t *testing.T) {
 	rows := pages()["added"]
 	var all [2]bytes.Buffer
 	for i := range all {
-		x, err := Index(size/2, wire.Hash{1}, rows)
+		m := Model{Identity: wire.Hash{1}, Gallery: Gallery{Dim: size / 2}}
+		x, err := m.Index(rows)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,23 +206,25 @@ func TestProjection(t *testing.T) {
 		t.Fatal(err)
 	}
 	// (1+4+9+16+25)+0.5 and (6+14+24+36+50)−1, divided by their norm.
-	data, err := p.Embed([]float32{1, 2, 3, 4, 5})
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := index.New(index.Header{D: 2, DType: index.F16})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := x.Append([]index.Row{{Meta: index.Meta{Path: "a"}, Embedding: []float32{55.5, 129}}}); err != nil {
-		t.Fatal(err)
-	}
-	for b := range x.Blocks(0) {
-		if !bytes.Equal(b.Data, data) {
-			t.Errorf("Embed = %x, want %x as an index stores it", data, b.Data)
+	for _, dtype := range []index.DType{index.F16, index.Q8} {
+		data, err := p.Embed([]float32{1, 2, 3, 4, 5}, dtype)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := index.New(index.Header{D: 2, DType: dtype})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Append([]index.Row{{Meta: index.Meta{Path: "a"}, Embedding: []float32{55.5, 129}}}); err != nil {
+			t.Fatal(err)
+		}
+		for b := range x.Blocks(0) {
+			if !bytes.Equal(b.Data, data) {
+				t.Errorf("Embed in %v = %x, want %x as an index stores it", dtype, data, b.Data)
+			}
 		}
 	}
-	if _, err := p.Embed([]float32{1}); err == nil {
+	if _, err := p.Embed([]float32{1}, index.F16); err == nil {
 		t.Error("Embed of 1 value for 5 succeeded")
 	}
 }

@@ -356,10 +356,12 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 			t.Errorf("status = %q, want %q in it", facts, want)
 		}
 	}
+	b.until(t, "navigator.serviceWorker.controller")
+	requests, all := p.requests(t, "/")
+	t.Logf("first visit: %d requests, %.1f MB", requests, float64(all)/1e6)
 	if n, sent := p.requests(t, "/models/"); sent < 20e6 {
 		t.Errorf("%d requests for %d bytes of the model, want all of it", n, sent)
 	}
-	b.until(t, "navigator.serviceWorker.controller")
 	b.shot(t, "welcome")
 }
 

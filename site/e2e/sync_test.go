@@ -25,34 +25,69 @@ import (
 	"fromage/server/version"
 )
 
-// TestSync: two open pages take what is published, without loading anything anew.
-func TestSync(t *testing.T) {
-	path, dir := need(t), t.TempDir()
-	exe := build(t)
+// live is a program that serves versions.
+type live struct {
+	*program
+	exe, secret, data, tokens string
+}
+
+func goLive(t *testing.T) *live {
+	t.Helper()
 	secret, line, err := hub.NewToken("tester", hub.Scopes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens, data, folder := filepath.Join(dir, "tokens"), filepath.Join(dir, "data"), filepath.Join(dir, "pictures")
-	if err := os.WriteFile(tokens, []byte(line), 0o600); err != nil {
+	dir := t.TempDir()
+	l := &live{exe: build(t), secret: secret, data: filepath.Join(dir, "data"), tokens: filepath.Join(dir, "tokens")}
+	if err := os.WriteFile(l.tokens, []byte(line), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	l.serve(t, "127.0.0.1:0")
+	return l
+}
+
+// serve starts the program, or again after its end.
+func (l *live) serve(t *testing.T, listen string) {
+	t.Helper()
+	l.program = serve(t, l.exe, listen, "--data", l.data, "--tokens", l.tokens)
+}
+
+// run runs another one of the program's commands, with the right to publish.
+func (l *live) run(t *testing.T, args ...string) string {
+	t.Helper()
+	c := exec.Command(l.exe, append([]string{"--device", "cpu"}, args...)...)
+	c.Env = append(os.Environ(), "FROMAGE_TOKEN="+l.secret)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("fromage %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// heads publishes trained parameters.
+func (l *live) heads(t *testing.T, note string, heads map[string][]float32) client.Published {
+	t.Helper()
+	v, err := client.PublishHeads(context.Background(), l.url, l.secret, "", note, heads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// TestSync: two open pages take what is published, without loading anything anew.
+func TestSync(t *testing.T) {
+	path, dir := need(t), t.TempDir()
+	p := goLive(t)
+	folder := filepath.Join(dir, "pictures")
 	names := somePictures(t, folder, 13)
 	extra := names[12]
 	hidden := filepath.Join(dir, filepath.Base(extra))
 	if err := os.Rename(filepath.Join(folder, extra), hidden); err != nil {
 		t.Fatal(err)
 	}
-	p := serve(t, exe, "127.0.0.1:0", "--data", data, "--tokens", tokens)
 	run := func(args ...string) string {
 		t.Helper()
-		c := exec.Command(exe, append([]string{"--device", "cpu"}, args...)...)
-		c.Env = append(os.Environ(), "FROMAGE_TOKEN="+secret)
-		out, err := c.CombinedOutput()
-		if err != nil {
-			t.Fatalf("fromage %s: %v: %s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
+		return p.run(t, args...)
 	}
 	run("push", "gallery", "add", "--to", p.url, "--root", folder, folder)
 
@@ -85,10 +120,7 @@ func TestSync(t *testing.T) {
 		before := js[float64](t, first, score)
 		heads := scaled(t)
 		began := time.Now()
-		v, err := client.PublishHeads(context.Background(), p.url, secret, "", "twice the scores", heads)
-		if err != nil {
-			t.Fatal(err)
-		}
+		v := p.heads(t, "twice the scores", heads)
 		at(v.Seq)
 		t.Logf("two pages took new heads within %v of the publish's begin, %d bytes sent", time.Since(began).Round(10*time.Millisecond), v.Sent)
 		for _, b := range pages {
@@ -112,13 +144,22 @@ func TestSync(t *testing.T) {
 			b.until(t, found+" !== '"+filepath.Base(hidden)+"'")
 		}
 	})
+	t.Run("embeddings", func(t *testing.T) {
+		before := js[float64](t, first, score)
+		run("push", "gallery", "embeddings", "q8", "--to", p.url)
+		at(6)
+		for _, b := range pages {
+			b.until(t, fmt.Sprintf("Math.abs(%s - %f) < 0.03 + 0.02 * %f", score, before, before))
+			p.holds(t, b)
+		}
+	})
 	t.Run("rollback", func(t *testing.T) {
 		twice := js[float64](t, first, score)
-		out := run("admin", "rollback", "--data", data, "2", "--json")
-		if !strings.Contains(out, `"seq": 6`) {
-			t.Errorf("rollback says %s, want version 6", out)
+		out := run("admin", "rollback", "--data", p.data, "2", "--json")
+		if !strings.Contains(out, `"seq": 7`) {
+			t.Errorf("rollback says %s, want version 7", out)
 		}
-		at(6)
+		at(7)
 		for _, b := range pages {
 			b.until(t, fmt.Sprintf("Math.abs(%s - %f) < 0.03 + 0.02 * %f", score, twice/2, twice))
 		}
@@ -129,9 +170,9 @@ func TestSync(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = p.cmd.Wait()
-		run("push", "gallery", "remove", "--to", data, names[0]) // nobody serves it
-		p = serve(whole, exe, strings.Trim(strings.TrimPrefix(p.url, "http://"), "/"), "--data", data, "--tokens", tokens)
-		at(7)
+		run("push", "gallery", "remove", "--to", p.data, names[0]) // nobody serves it
+		p.serve(whole, strings.Trim(strings.TrimPrefix(p.url, "http://"), "/"))
+		at(8)
 	})
 	if n, b := p.requests(t, "/models/"); n != 0 {
 		t.Errorf("after %d requests of %d bytes for the first load the model was asked for %d times again, %d bytes", requests, bytes, n, b)
@@ -142,7 +183,7 @@ func TestSync(t *testing.T) {
 		before := sent(t, p.url)
 		second.do(t, chromedp.Navigate(p.url))
 		second.until(t, ready)
-		second.until(t, "document.getElementById('facts').textContent.includes('Heads and picturesversion 7')")
+		second.until(t, "document.getElementById('facts').textContent.includes('Heads and picturesversion 8')")
 		if n := sent(t, p.url) - before; n > 500 {
 			t.Errorf("a page that has the current version was sent %d bytes", n)
 		}

@@ -489,7 +489,7 @@ func (s *session) info(context.Context, *call) (any, error) {
 	return map[string]any{
 		"adapter": i.Adapter, "vendor": i.Vendor, "software": i.Software, "features": features, "choices": i.Choices, "dtype": s.manifest.DType.String(),
 		"modelBytes": needs.Weights, "gpuBytes": needs.Memory(), "dispatchesPerToken": dispatches,
-		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(), "version": s.seq(),
+		"heapBytes": memory.Sys, "storage": s.storage, "settings": s.manifest.Settings, "notes": s.manifest.Notes, "gallerySize": s.album.size(), "version": s.seq(), "polling": s.versions != nil && s.versions.polling(),
 	}, nil
 }
 

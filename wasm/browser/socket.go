@@ -145,7 +145,7 @@ func (c *socket) note(f wire.Frame) wire.Frame {
 	return f
 }
 
-// manifest waits for a version that was not handled yet.
+// manifest implements line.
 func (c *socket) manifest(ctx context.Context) (*wire.Manifest, error) {
 	asked := false
 	for c.news == nil {
@@ -168,7 +168,7 @@ func (c *socket) manifest(ctx context.Context) (*wire.Manifest, error) {
 	return m, nil
 }
 
-// fetch asks for pieces and hands each on, in order: its bytes, held to its hash unless they are a delta.
+// fetch implements line.
 func (c *socket) fetch(ctx context.Context, items []wire.Item, got func(i wire.Item, data []byte, delta bool) error) error {
 	for len(items) > 0 {
 		some := items[:min(len(items), 256)]

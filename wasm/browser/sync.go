@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
 	"syscall/js"
 	"time"
 
@@ -24,9 +26,18 @@ import (
 // that comes back fetches what is new alone, and works without a server.
 type versions struct {
 	s         *session
-	url, name string // of the server's end; of the model there
-	conn      *socket
+	url, name string   // of the server's end; of the model there
+	line      line     // nil while there is none
 	now       *edition // what is used
+}
+
+// line is a connection to a server of versions.
+type line interface {
+	// manifest waits for a version that was not handled yet.
+	manifest(ctx context.Context) (*wire.Manifest, error)
+	// fetch asks for pieces and hands each on, in order: its bytes, held to its hash unless they are a delta.
+	fetch(ctx context.Context, items []wire.Item, got func(i wire.Item, data []byte, delta bool) error) error
+	close()
 }
 
 // edition is a version with what this page needs of it.
@@ -37,10 +48,13 @@ type edition struct {
 	heads  map[string][]float32 // nil: the bundle's own
 	rows   []version.Row
 	pieces map[wire.Hash][]byte
+
+	document []byte
+	keeping  sync.WaitGroup // pieces that are being written to the browser's files
 }
 
 // errOther says that a version has another bundle than the one that is loaded.
-var errOther = errors.New("a new model was published: reload the page to use it")
+var errOther = errors.New("another model was published: try again")
 
 // begin returns the newest edition that can be had, and the index of its gallery.
 func (v *versions) begin(ctx context.Context) (*index.Index, error) {
@@ -64,26 +78,42 @@ func (v *versions) begin(ctx context.Context) (*index.Index, error) {
 	return v.now.index()
 }
 
-// connect connects anew and returns the current edition, nil where that is the one that is used.
+// connect connects, by asking where no websocket gets through, and returns the current edition, nil where that is the one that is used.
 func (v *versions) connect(ctx context.Context) (*edition, error) {
-	if v.conn != nil {
-		v.conn.close()
-		v.conn = nil
-	}
 	held := wire.Hash{}
 	if v.now != nil {
 		held = v.now.id
 	}
-	c, err := dial(ctx, v.url, held)
-	if err != nil {
-		return nil, err
+	if c, err := dial(ctx, v.url, held); err == nil {
+		v.line = c
+	} else if ctx.Err() == nil {
+		v.line = ask(v.url)
+	} else {
+		return nil, ctx.Err()
 	}
-	v.conn = c
-	m, err := c.manifest(ctx)
-	if err != nil {
-		return nil, err
+	var e *edition
+	m, err := v.line.manifest(ctx)
+	if err == nil {
+		e, err = v.fetch(ctx, m)
 	}
-	return v.fetch(ctx, m)
+	if err != nil {
+		v.drop() // the next connection begins with this version again
+	}
+	return e, err
+}
+
+// drop ends the connection.
+func (v *versions) drop() {
+	if v.line != nil {
+		v.line.close()
+		v.line = nil
+	}
+}
+
+// polling says whether versions come by asking.
+func (v *versions) polling() bool {
+	_, ok := v.line.(*asking)
+	return ok
 }
 
 // fetch makes an edition of a manifest, of which only what is not here is asked for.
@@ -99,32 +129,36 @@ func (v *versions) fetch(ctx context.Context, f *wire.Manifest) (*edition, error
 		return nil, err
 	}
 	bases := map[uint64]wire.Hash{}
-	if v.now != nil && v.now.x.Gallery.Dim == e.x.Gallery.Dim {
+	if v.now != nil && v.now.x.Gallery.RowBytes() == e.x.Gallery.RowBytes() {
 		for _, p := range v.now.x.Gallery.Pages {
 			bases[p.Number] = p.Hash
 		}
 	}
 	var items, again []wire.Item
+	files := v.list(ctx)
 	want := func(hash, base wire.Hash) {
 		if v.now != nil && v.now.pieces[hash] != nil {
 			e.pieces[hash] = v.now.pieces[hash]
 		} else if e.pieces[hash] == nil {
-			if data := v.read(ctx, hash); data != nil {
-				e.pieces[hash] = data
-			} else {
+			if slices.Contains(files, fileOf(hash)) {
+				e.pieces[hash] = v.read(ctx, hash)
+			}
+			if e.pieces[hash] == nil {
 				items = append(items, wire.Item{Hash: hash, Base: base})
 			}
 		}
 	}
-	for _, p := range e.headPieces() {
-		want(p.Hash, wire.Hash{})
+	if e.x.Heads != nil {
+		for _, p := range e.x.Heads.Pieces {
+			want(p.Hash, wire.Hash{})
+		}
 	}
 	for _, p := range e.x.Gallery.Pages {
 		want(p.Hash, bases[p.Number])
 	}
 	take := func(i wire.Item, data []byte, delta bool) error {
 		if delta {
-			page, err := version.Apply(v.now.pieces[i.Base], data, 2*e.x.Gallery.Dim)
+			page, err := version.Apply(v.now.pieces[i.Base], data, e.x.Gallery.RowBytes())
 			if err != nil || version.ID(page) != i.Hash {
 				again = append(again, wire.Item{Hash: i.Hash}) // whole, then
 				return nil
@@ -132,20 +166,16 @@ func (v *versions) fetch(ctx context.Context, f *wire.Manifest) (*edition, error
 			data = page
 		}
 		e.pieces[i.Hash] = data
-		v.write(ctx, pieceFile(i.Hash), data)
+		e.keeping.Go(func() { v.write(context.WithoutCancel(ctx), fileOf(i.Hash), data) }) // while others come
 		return nil
 	}
-	if err := v.conn.fetch(ctx, items, take); err != nil {
+	if err := v.line.fetch(ctx, items, take); err != nil {
 		return nil, err
 	}
-	if err := v.conn.fetch(ctx, again, take); err != nil {
+	if err := v.line.fetch(ctx, again, take); err != nil {
 		return nil, err
 	}
-	if err := e.open(v.s.manifest); err != nil {
-		return nil, err
-	}
-	v.write(ctx, v.file(), f.Document)
-	return e, nil
+	return e, e.open(v.s.manifest)
 }
 
 // edition reads a document, and wants it to have the bundle that is loaded.
@@ -154,18 +184,11 @@ func (v *versions) edition(document []byte) (*edition, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &edition{id: version.ID(document), m: m, x: m.Model(v.name), pieces: map[wire.Hash][]byte{}}
+	e := &edition{id: version.ID(document), m: m, x: m.Model(v.name), pieces: map[wire.Hash][]byte{}, document: document}
 	if e.x == nil || !bytes.Equal(e.x.Bundle.SHA256[:], v.s.header[32:64]) {
 		return nil, errOther
 	}
 	return e, nil
-}
-
-func (e *edition) headPieces() []version.Piece {
-	if e.x.Heads == nil {
-		return nil
-	}
-	return e.x.Heads.Pieces
 }
 
 // open reads the pieces, which are all there, and checks that they are of one another.
@@ -190,14 +213,19 @@ func (e *edition) open(m *bundle.Manifest) (err error) {
 }
 
 func (e *edition) index() (*index.Index, error) {
-	return version.Index(e.x.Gallery.Dim, e.x.Identity, e.rows)
+	return e.x.Index(e.rows)
 }
 
 // Files of the browser's.
 
-func (v *versions) file() string      { return "sync-" + v.name + ".json" }
-func pieceFile(hash wire.Hash) string { return "piece-" + hash.String() }
-func (v *versions) files() js.Value   { return v.s.host.Get("files") }
+const (
+	versionFile = "sync-"  // and a model's name: the SHA-256 of its last version's document, and the document
+	pieceFile   = "piece-" // and its hash
+)
+
+func (v *versions) file() string    { return versionFile + v.name }
+func fileOf(piece wire.Hash) string { return pieceFile + piece.String() }
+func (v *versions) files() js.Value { return v.s.host.Get("files") }
 func (v *versions) readFile(ctx context.Context, name string, most int) []byte {
 	found, err := await(ctx, v.files().Call("read", name))
 	if err != nil || found.IsNull() {
@@ -212,11 +240,23 @@ func (v *versions) readFile(ctx context.Context, name string, most int) []byte {
 
 // read returns a piece that is kept and undamaged.
 func (v *versions) read(ctx context.Context, hash wire.Hash) []byte {
-	data := v.readFile(ctx, pieceFile(hash), wire.MaxWhole)
+	data := v.readFile(ctx, fileOf(hash), wire.MaxWhole)
 	if data == nil || version.ID(data) != hash {
 		return nil
 	}
 	return data
+}
+
+// list is the names of the files.
+func (v *versions) list(ctx context.Context) (names []string) {
+	list, err := await(ctx, v.files().Call("list"))
+	if err != nil {
+		return nil // as if there were none
+	}
+	for i := range list.Length() {
+		names = append(names, list.Index(i).String())
+	}
+	return names
 }
 
 // write keeps a file if that is possible; what is not kept is fetched at the next visit.
@@ -224,9 +264,18 @@ func (v *versions) write(ctx context.Context, name string, data []byte) {
 	_, _ = await(ctx, v.files().Call("write", name, arrayOf(data)))
 }
 
+// readDocument returns the document that a file of a last version has, undamaged, or nil.
+func (v *versions) readDocument(ctx context.Context, name string) []byte {
+	data := v.readFile(ctx, name, wire.MaxDocument+len(wire.Hash{}))
+	if len(data) < len(wire.Hash{}) || version.ID(data[len(wire.Hash{}):]) != wire.Hash(data[:len(wire.Hash{})]) {
+		return nil
+	}
+	return data[len(wire.Hash{}):]
+}
+
 // kept is the edition of the last visit, if all of it is there.
 func (v *versions) kept(ctx context.Context) *edition {
-	document := v.readFile(ctx, v.file(), wire.MaxDocument)
+	document := v.readDocument(ctx, v.file())
 	if document == nil {
 		return nil
 	}
@@ -234,14 +283,7 @@ func (v *versions) kept(ctx context.Context) *edition {
 	if err != nil {
 		return nil
 	}
-	hashes := []wire.Hash{}
-	for _, p := range e.headPieces() {
-		hashes = append(hashes, p.Hash)
-	}
-	for _, p := range e.x.Gallery.Pages {
-		hashes = append(hashes, p.Hash)
-	}
-	for _, h := range hashes {
+	for _, h := range piecesOf(e.x) {
 		if e.pieces[h] = v.read(ctx, h); e.pieces[h] == nil {
 			return nil
 		}
@@ -252,11 +294,43 @@ func (v *versions) kept(ctx context.Context) *edition {
 	return e
 }
 
-// forget removes the files of pieces that the edition that is used does not have.
-func (v *versions) forget(ctx context.Context, old *edition) {
-	for hash := range old.pieces {
-		if v.now.pieces[hash] == nil {
-			_, _ = await(ctx, v.files().Call("remove", pieceFile(hash)))
+// piecesOf lists the pieces that a page keeps of a model.
+func piecesOf(x *version.Model) (all []wire.Hash) {
+	if x.Heads != nil {
+		for _, p := range x.Heads.Pieces {
+			all = append(all, p.Hash)
+		}
+	}
+	for _, p := range x.Gallery.Pages {
+		all = append(all, p.Hash)
+	}
+	return all
+}
+
+// settle notes the edition that is used as the last, once its pieces are written, and removes the files of pieces that no model's last version has.
+func (v *versions) settle(ctx context.Context) {
+	v.now.keeping.Wait()
+	v.write(ctx, v.file(), append(v.now.id[:], v.now.document...))
+	needed, found := map[string]bool{}, []string{}
+	for _, name := range v.list(ctx) {
+		if strings.HasPrefix(name, pieceFile) {
+			found = append(found, name)
+		}
+		model, ok := strings.CutPrefix(name, versionFile)
+		if !ok {
+			continue
+		}
+		m, err := version.Decode(v.readDocument(ctx, name))
+		if err != nil || m.Model(model) == nil {
+			continue
+		}
+		for _, h := range piecesOf(m.Model(model)) {
+			needed[fileOf(h)] = true
+		}
+	}
+	for _, name := range found {
+		if !needed[name] {
+			_, _ = await(ctx, v.files().Call("remove", name))
 		}
 	}
 }
@@ -269,13 +343,15 @@ const (
 
 // follow takes every version from now on, as long as the page lives.
 func (v *versions) follow(ctx context.Context) {
+	v.settle(ctx)
 	wait := leastWait
 	for {
 		began := time.Now()
 		err := v.takeAll(ctx)
+		v.drop()
 		if errors.Is(err, errOther) {
 			v.s.tell(map[string]any{"type": "version", "bundle": true})
-		} else if !errors.Is(err, errSocket) && !errors.Is(err, errSilent) {
+		} else if !errors.Is(err, errSocket) && !errors.Is(err, errSilent) && !errors.Is(err, errAsking) {
 			v.s.notice("A new version could not be taken: %v", err)
 		}
 		if time.Since(began) > mostWait {
@@ -288,7 +364,7 @@ func (v *versions) follow(ctx context.Context) {
 
 // takeAll takes versions until the connection ends.
 func (v *versions) takeAll(ctx context.Context) error {
-	if v.conn == nil || v.conn.ended {
+	if v.line == nil {
 		e, err := v.connect(ctx)
 		if err != nil {
 			return err
@@ -298,16 +374,15 @@ func (v *versions) takeAll(ctx context.Context) error {
 		}
 	}
 	for {
-		f, err := v.conn.manifest(ctx)
+		f, err := v.line.manifest(ctx)
 		if err != nil {
 			return err
 		}
 		e, err := v.fetch(ctx, f)
-		if err == nil {
-			err = v.take(ctx, e)
-		}
 		if err != nil {
-			v.conn.close()
+			return err
+		}
+		if err := v.take(ctx, e); err != nil {
 			return err
 		}
 	}
@@ -333,10 +408,10 @@ func (v *versions) take(ctx context.Context, e *edition) error {
 	if err := v.s.swap(ctx, values, heads, e, x); err != nil {
 		return err
 	}
-	v.forget(ctx, old)
 	event := difference(old, e)
 	event["heads"], event["size"] = heads, v.s.album.size()
 	v.s.tell(event)
+	v.settle(ctx)
 	return nil
 }
 
