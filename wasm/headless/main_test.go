@@ -11,6 +11,7 @@ import (
 
 	"fromage/assets"
 	"fromage/gpu"
+	"fromage/internal/kerneltest"
 	"fromage/internal/wazerohost"
 	"fromage/runner"
 	"fromage/wasm/headless/lines"
@@ -76,6 +77,15 @@ func instantiate(t testing.TB, dev gpu.Device, c Config) *Model {
 		}
 	})
 	return m
+}
+
+// devices calls f for the cpu device and every other but the twins, which compute what the cpu device does, slowly.
+func devices(t *testing.T, f func(t *testing.T, dev gpu.Device)) {
+	for _, dev := range kerneltest.All(t) {
+		if dev.Info().Host != "twins" {
+			t.Run(dev.Info().Host, func(t *testing.T) { f(t, dev) })
+		}
+	}
 }
 
 func start(t testing.TB, m *Model) *Guest {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"fromage/assets"
 	"fromage/gpu/cpu"
 	"fromage/gpu/host"
 )
@@ -21,7 +22,7 @@ func TestMany(t *testing.T) {
 	if testing.Short() {
 		n = 10
 	}
-	m := instantiate(t, cpu.New(), Config{})
+	m := instantiate(t, cpu.New(), Config{Files: assets.Files(), Model: assets.BundleFile})
 	first := start(t, m)
 	want := say(t, first, "Once upon a time")
 	one := m.Usage()
