@@ -97,12 +97,12 @@ type ComposeWay struct {
 
 // ComposeResult is one question. Ranks are from 0, by way.
 type ComposeResult struct {
-	Image string  `json:"image"`
-	Style string  `json:"style"`
-	Right string  `json:"right"` // caption of a picture that is right
-	Said  string  `json:"said"`  // what the model sees, in the style
-	Ranks []int   `json:"ranks"`
-	Found [][]int `json:"found"` // the best pictures, as numbers of usable examples
+	Image string     `json:"image"`
+	Style string     `json:"style"`
+	Right string     `json:"right"` // caption of a picture that is right
+	Said  string     `json:"said"`  // what the model sees, in the style
+	Ranks []int      `json:"ranks"`
+	Found [][]string `json:"found"` // the best pictures
 
 	Embeddings [fromageWays][]byte `json:"embeddings,omitzero"` // in the journal alone
 }
@@ -274,7 +274,11 @@ func (c *compose) rank(ctx context.Context, scores *ComposeScores, way int, quer
 			style, concept, _ := styled(c.examples[j].Caption)
 			return style == q.Style && concept == q.concept
 		}))
-		c.results[i].Ranks, c.results[i].Found = append(c.results[i].Ranks, ranks[i]), append(c.results[i].Found, topOf(s, 5))
+		var best []string
+		for _, j := range topOf(s, 5) {
+			best = append(best, c.examples[j].Image)
+		}
+		c.results[i].Ranks, c.results[i].Found = append(c.results[i].Ranks, ranks[i]), append(c.results[i].Found, best)
 	})
 	scores.Ways = append(scores.Ways, ComposeWay{WayNames[way], recall(ranks)})
 	return err

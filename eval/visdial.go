@@ -204,7 +204,7 @@ func Dialogs(ctx context.Context, r *runner.Runner, data *VisDial, opt Options) 
 	}
 	v := &visdial{r: r, opt: opt, prompts: r.NewBranches()}
 	defer v.prompts.Close()
-	scores := &DialogScores{}
+	scores := &DialogScores{Skipped: []Skip{}}
 	for _, d := range data.Dialogs {
 		if reason := v.unfit(d); reason != "" {
 			scores.Skipped = append(scores.Skipped, Skip{d.Image, reason})

@@ -186,11 +186,11 @@ type VISTSetting struct {
 
 // StoryResult is one story. Ranks are from 0, by setting.
 type StoryResult struct {
-	Story string              `json:"story"`
-	Truth string              `json:"truth"` // the last picture
-	Ranks [vistSettings]int   `json:"ranks"`
-	Found [vistSettings][]int `json:"found"`                // the best pictures, as numbers of candidates
-	CLIP  []int               `json:"clip_ranks,omitempty"` // of the first three settings
+	Story string                 `json:"story"`
+	Truth string                 `json:"truth"` // the last picture
+	Ranks [vistSettings]int      `json:"ranks"`
+	Found [vistSettings][]string `json:"found"`                // the best pictures
+	CLIP  []int                  `json:"clip_ranks,omitempty"` // of the first three settings
 
 	Embeddings [3][]byte `json:"embeddings,omitzero"` // of OneCaption, FiveCaptions, FiveWithImages; in the journal alone
 }
@@ -222,7 +222,7 @@ func Stories(ctx context.Context, r *runner.Runner, data *VIST, opt Options) (*V
 			v.candidates = append(v.candidates, id)
 		}
 	}
-	scores := &VISTScores{Candidates: len(v.candidates)}
+	scores := &VISTScores{Candidates: len(v.candidates), Skipped: []Skip{}}
 	for _, s := range data.Stories {
 		if reason := v.unfit(s); reason != "" {
 			scores.Skipped = append(scores.Skipped, Skip{s.ID, reason})
@@ -381,7 +381,7 @@ func (v *vist) score(ctx context.Context, scores *VISTScores) error {
 	}
 	asked := [vistSettings]int{OneCaption: 0, FiveCaptions: 1, FiveUnseen: 1, FiveWithImages: 2}
 	for setting, k := range asked {
-		ranks, err := v.rank(ctx, queries[k], pictures, setting, func(i int, found []int) { v.results[i].Found[setting] = found })
+		ranks, err := v.rank(ctx, queries[k], pictures, setting, func(i int, found []string) { v.results[i].Found[setting] = found })
 		if err != nil {
 			return err
 		}
@@ -394,7 +394,7 @@ func (v *vist) score(ctx context.Context, scores *VISTScores) error {
 }
 
 // rank returns the rank of each story's last picture, and tells the best pictures.
-func (v *vist) rank(ctx context.Context, queries, pictures [][]float32, setting int, found func(i int, best []int)) ([]int, error) {
+func (v *vist) rank(ctx context.Context, queries, pictures [][]float32, setting int, found func(i int, best []string)) ([]int, error) {
 	at := map[string]int{}
 	for i, id := range v.candidates {
 		at[id] = i
@@ -408,7 +408,11 @@ func (v *vist) rank(ctx context.Context, queries, pictures [][]float32, setting 
 			}
 		}
 		ranks[i] = rankOf(scores, at[images[len(images)-1]])
-		found(i, topOf(scores, 5))
+		var best []string
+		for _, j := range topOf(scores, 5) {
+			best = append(best, v.candidates[j])
+		}
+		found(i, best)
 	})
 	return ranks, err
 }
@@ -436,7 +440,7 @@ func (v *vist) compare(ctx context.Context, scores *VISTScores) error {
 	}
 	queries[FiveUnseen] = queries[FiveCaptions]
 	for setting := range FiveWithImages {
-		ranks, err := v.rank(ctx, queries[setting], pictures, setting, func(int, []int) {})
+		ranks, err := v.rank(ctx, queries[setting], pictures, setting, func(int, []string) {})
 		if err != nil {
 			return err
 		}

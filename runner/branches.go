@@ -37,8 +37,12 @@ func (b *Branches) Close() {
 	}
 }
 
-// forkBytes bounds the keys and values of forks, unless one needs more.
-const forkBytes = 2 << 30
+// maxForks is how many continuations run at once, and forkBytes bounds their keys and values, unless one needs more. More forks fill a device no better,
+// and each has the trunk copied to it.
+const (
+	maxForks  = 32
+	forkBytes = 2 << 30
+)
 
 // Score returns a Branch for each continuation of the trunk, which has at least one token. Continuations run packed together.
 func (b *Branches) Score(ctx context.Context, trunk []Token, continuations [][]int) ([]Branch, error) {
@@ -181,7 +185,7 @@ func same(a, b Token) bool { return a.ID == b.ID && slices.Equal(a.Visual, b.Vis
 // fork makes up to n forks that hold the trunk's keys and values and have room for so many tokens more, and returns how many there is memory for.
 func (b *Branches) fork(n, tokens int) (int, error) {
 	length := len(b.trunk.tokens) + tokens
-	if n = min(n, b.r.kv.fit(length, forkBytes, b.forks)); b.most > 0 {
+	if n = min(n, maxForks, b.r.kv.fit(length, forkBytes, b.forks)); b.most > 0 {
 		n = min(n, b.most)
 	}
 	for {

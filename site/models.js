@@ -51,7 +51,7 @@ export class Models {
   async judge() {
     const d = await device();
     for (const m of this.list) this.against.set(m, against(m, d, await have(m)));
-    $('model').replaceChildren(...this.list.map((m) => el('option', { value: m.name, textContent: `${m.title}, ${m.dtype}, ${bytes(m.bytes)}${this.against.get(m) ? ' (may not fit)' : ''}` })));
+    $('model').replaceChildren(...this.list.map((m) => el('option', { value: m.name, textContent: `${m.dtype}, ${bytes(m.bytes)}${this.against.get(m) ? ' (may not fit)' : ''}${this.alike() ? '' : `: ${m.title}`}` })));
   }
 
   // pick chooses a model: the one that the person chose last, else the first of the server's that fits, else the smallest.
@@ -91,7 +91,12 @@ export class Models {
   // name tells a model from the others in a few characters.
   name(m) {
     if (this.list.length === 1) return m.title;
-    return this.list.every((o) => o.title === m.title) ? m.dtype : `${m.title} in ${m.dtype}`;
+    return this.alike() ? m.dtype : `${m.title} in ${m.dtype}`;
+  }
+
+  // alike says whether all are one model in several dtypes.
+  alike() {
+    return this.list.every((o) => o.title === this.list[0].title);
   }
 
   // smaller is the largest model that needs less than m and may work, of the same title if there is one; undefined for none.

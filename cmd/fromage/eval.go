@@ -277,12 +277,21 @@ func (e *evaluation) picture(name string) trainreport.Picture {
 	return trainreport.Picture{Path: name, Data: data}
 }
 
-// found are pictures that were found, by what right says of them.
-func (e *evaluation) found(all []int, name func(int) string, right func(int) bool) (out []trainreport.Found) {
-	for _, i := range all {
-		out = append(out, trainreport.Found{Picture: e.picture(name(i)), Right: right(i)})
+// found are pictures that were found, by file; right says which are.
+func (e *evaluation) found(files []string, right func(i int) bool) (out []trainreport.Found) {
+	for i, name := range files {
+		out = append(out, trainreport.Found{Picture: e.picture(name), Right: right(i)})
 	}
 	return out
+}
+
+// stopped is the error of an evaluation; where it was interrupted, what to do is said.
+func (e *evaluation) stopped(err error) error {
+	e.a.endProgress()
+	if errors.Is(err, context.Canceled) && e.journal != nil {
+		fmt.Fprintf(e.a.stderr, "fromage: stopped: the same command goes on in %s\n", e.f.out)
+	}
+	return err
 }
 
 func readExamples(file string, limit int) ([]dataset.Example, error) {

@@ -72,10 +72,10 @@ func (a *app) evalCaptions(ctx context.Context, f *captionFlags) error {
 	s, err := eval.Captions(ctx, e.r, examples, e.features, eval.CaptionOptions{
 		MaxLen: f.maxLen, Words: f.words, Train: train, CLIP: e.clip, Journal: e.journal, Progress: a.watch(""),
 	})
-	a.endProgress()
 	if err != nil {
-		return err
+		return e.stopped(err)
 	}
+	a.endProgress()
 	return e.write(captionResult(e, s))
 }
 
@@ -120,14 +120,20 @@ func captionResult(e *evaluation, s *eval.CaptionScores) *result {
 	}
 	for _, i := range spread(len(s.Each)) {
 		x := s.Each[i]
-		name, right := func(j int) string { return s.Each[j].Image }, func(j int) bool { return s.Each[j].Caption == x.Caption }
+		pictures := func(name string, found []int) report.Answer {
+			var files []string
+			for _, j := range found {
+				files = append(files, s.Each[j].Image)
+			}
+			return report.Answer{Name: name, Pictures: e.found(files, func(n int) bool { return s.Each[found[n]].Caption == x.Caption })}
+		}
 		example := report.Example{Given: []report.Piece{{Picture: e.picture(x.Image)}, {Text: x.Caption}}}
 		if x.Generated != "" {
 			example.Answers = append(example.Answers, report.Answer{Name: "said of the picture", Text: x.Ended, Right: x.Ended == x.Caption})
 		}
-		example.Answers = append(example.Answers, report.Answer{Name: "found for the caption", Pictures: e.found(x.Found, name, right)})
+		example.Answers = append(example.Answers, pictures("found for the caption", x.Found))
 		if x.CLIP != nil {
-			example.Answers = append(example.Answers, report.Answer{Name: "found by CLIP", Pictures: e.found(x.CLIP.Found, name, right)})
+			example.Answers = append(example.Answers, pictures("found by CLIP", x.CLIP.Found))
 		}
 		r.examples = append(r.examples, example)
 	}

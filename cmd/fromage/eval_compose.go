@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -50,10 +51,10 @@ func (a *app) evalCompose(ctx context.Context, f *evalFlags, data string) error 
 		return err
 	}
 	s, err := eval.Compose(ctx, e.r, examples, e.options(nil))
-	a.endProgress()
 	if err != nil {
-		return err
+		return e.stopped(err)
 	}
+	a.endProgress()
 	return e.write(composeResult(e, s, e.features.Usable(examples)))
 }
 
@@ -70,13 +71,16 @@ func composeResult(e *evaluation, s *eval.ComposeScores, usable []dataset.Exampl
 	if e.f.out == "" {
 		return r
 	}
+	captions := map[string]string{}
+	for _, x := range usable {
+		captions[x.Image] = x.Caption
+	}
 	for _, i := range spread(len(s.Each)) {
 		x := s.Each[i]
-		name, right := func(j int) string { return usable[j].Image }, func(j int) bool { return usable[j].Caption == x.Right }
 		example := report.Example{Given: []report.Piece{{Picture: e.picture(x.Image)}, {Text: "as " + x.Style}}}
 		example.Answers = append(example.Answers, report.Answer{Name: "the model says", Text: x.Said, Right: x.Said == x.Right})
 		for way, found := range x.Found {
-			example.Answers = append(example.Answers, report.Answer{Name: s.Ways[way].Name, Pictures: e.found(found, name, right)})
+			example.Answers = append(example.Answers, report.Answer{Name: s.Ways[way].Name, Pictures: e.found(found, func(n int) bool { return strings.EqualFold(captions[found[n]], x.Right) })})
 		}
 		r.examples = append(r.examples, example)
 	}

@@ -65,10 +65,10 @@ func (a *app) evalVisDial(ctx context.Context, f *evalFlags, dialogs, dense stri
 		return err
 	}
 	s, err := eval.Dialogs(ctx, e.r, data, e.options(files))
-	a.endProgress()
 	if err != nil {
-		return err
+		return e.stopped(err)
 	}
+	a.endProgress()
 	return e.write(dialogResult(e, s, data, files))
 }
 
@@ -115,8 +115,12 @@ func dialogResult(e *evaluation, s *eval.DialogScores, data *eval.VisDial, files
 				Text: x.Best[n], Right: x.Best[n] == round.Answer,
 			})
 		}
-		example.Answers = append(example.Answers, report.Answer{Name: "pictures found for the dialogue", Pictures: e.found(x.Found,
-			func(j int) string { return files[s.Each[j].Image] }, func(j int) bool { return j == i })})
+		var names []string
+		for _, j := range x.Found {
+			names = append(names, files[s.Each[j].Image])
+		}
+		pictures := e.found(names, func(n int) bool { return x.Found[n] == i })
+		example.Answers = append(example.Answers, report.Answer{Name: "pictures found for the dialogue", Pictures: pictures})
 		r.examples = append(r.examples, example)
 	}
 	return r

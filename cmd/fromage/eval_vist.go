@@ -59,10 +59,10 @@ func (a *app) evalVIST(ctx context.Context, f *evalFlags, sis string) error {
 		return err
 	}
 	s, err := eval.Stories(ctx, e.r, data, e.options(files))
-	a.endProgress()
 	if err != nil {
-		return err
+		return e.stopped(err)
 	}
+	a.endProgress()
 	return e.write(storyResult(e, s, data, files))
 }
 
@@ -102,12 +102,6 @@ func storyResult(e *evaluation, s *eval.VISTScores, data *eval.VIST, files map[s
 	for _, story := range data.Stories {
 		stories[story.ID] = story
 	}
-	var candidates []string
-	for _, id := range data.Images {
-		if e.features.Has(files[id]) {
-			candidates = append(candidates, id)
-		}
-	}
 	for _, i := range spread(len(s.Each)) {
 		x := s.Each[i]
 		story := stories[x.Story]
@@ -119,8 +113,12 @@ func storyResult(e *evaluation, s *eval.VISTScores, data *eval.VIST, files map[s
 			}
 		}
 		for setting, found := range x.Found {
-			example.Answers = append(example.Answers, report.Answer{Name: eval.SettingNames[setting], Pictures: e.found(found,
-				func(j int) string { return files[candidates[j]] }, func(j int) bool { return candidates[j] == x.Truth })})
+			var names []string
+			for _, id := range found {
+				names = append(names, files[id])
+			}
+			pictures := e.found(names, func(n int) bool { return found[n] == x.Truth })
+			example.Answers = append(example.Answers, report.Answer{Name: eval.SettingNames[setting], Pictures: pictures})
 		}
 		r.examples = append(r.examples, example)
 	}

@@ -400,6 +400,9 @@ func (b *tab) chat(t *testing.T) {
 	if heard := js[string](t, b, "document.getElementById('announce').textContent"); !strings.Contains(heard, "monkey") {
 		t.Errorf("a screen reader hears %q, want the answer", heard)
 	}
+	b.say(t, "find", "an emoji of microscope")
+	b.until(t, "document.querySelectorAll('.turn:last-child .hit img').length === 3 && [...document.querySelectorAll('.turn img')].every((i) => i.naturalWidth > 0)")
+	b.shot(t, "chat")
 }
 
 func (b *tab) retrieval(t *testing.T) {
@@ -413,7 +416,6 @@ func (b *tab) retrieval(t *testing.T) {
 	if got := b.say(t, "ask", "Show me a violin"); !strings.Contains(got, "violin") || !strings.Contains(got, "Found for") {
 		t.Errorf("Show me a violin = %q, want pictures", got)
 	}
-	b.shot(t, "chat")
 	js[bool](t, b, "("+last+".querySelector('.hit button').click(), true)")
 	b.until(t, "document.querySelector('#input .pic')")
 	if got := b.say(t, "ask", "What is this?"); js[int](t, b, "document.querySelectorAll('.turn:last-child .said img').length") != 1 || got == "" {
