@@ -25,7 +25,7 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	}
 	groups := int(p.T) * int(p.Heads)
 	if info.Software {
-		v.file = "attention_software"
+		v.file, v.text = "attention_software", attentionSoftwareText
 		groups = ceil(groups, attentionSoftwareWG)
 	}
 	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}

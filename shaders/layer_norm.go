@@ -10,7 +10,12 @@ import (
 
 // LayerNorm normalises rows: x (T,D), weight (D), bias (D) → y (T,D), all f32; torch's nn.LayerNorm over the last dimension.
 func LayerNorm(_ gpu.Info, p LayerNormParams) Dispatch {
-	return Dispatch{kernel(variant{file: "layer_norm"}, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(int(p.T))}
+	k := layerNormInterface()
+	if withTwins {
+		twin, fast := byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows)
+		k.Twin, k.Fast = layerNormCall(twin), layerNormCall(fast)
+	}
+	return Dispatch{kernel(variant{file: "layer_norm"}, k), p.encode(), grid(int(p.T))}
 }
 
 func layerNormRows(p LayerNormParams, b layerNormBuffers, first, last int) {

@@ -25,10 +25,14 @@ const (
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	v, groups := linearVariant(info, format, p)
-	twin := func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) }
-	fast := func(p LinearParams, b linearBuffers) { linearFast(format, p, b) }
-	k := linearKernel(twin, fast)
-	k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
+	k := linearInterface()
+	if withReach {
+		k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
+	}
+	if withTwins {
+		k.Twin = linearCall(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })
+		k.Fast = linearCall(func(p LinearParams, b linearBuffers) { linearFast(format, p, b) })
+	}
 	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
 }
 
@@ -43,15 +47,15 @@ func linearVariant(info gpu.Info, format Format, p LinearParams) (variant, int) 
 		if T == 1 {
 			tokens = 1
 		}
-		return variant{file: "linear_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}, ceil(ceil(T, tokens)*ceil(F, 4), linearBlockWG)
+		return variant{file: "linear_block", text: linearBlockText, imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}, ceil(ceil(T, tokens)*ceil(F, 4), linearBlockWG)
 	}
 	if T <= linearFew {
 		return linearRow(info, format, T, F)
 	}
 	if n := ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE); T > linearTile64SIDE && n >= linearFill {
-		return variant{file: "linear_tile", imports: format.imports()}, n
+		return variant{file: "linear_tile", text: linearTileText, imports: format.imports()}, n
 	}
-	return variant{file: "linear_tile64", imports: format.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)
+	return variant{file: "linear_tile64", text: linearTile64Text, imports: format.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)
 }
 
 const (
@@ -76,7 +80,7 @@ func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {
 	case F < 8192:
 		rows = 2
 	}
-	v := variant{file: "linear_row", imports: format.imports(), consts: map[string]int{"TOKENS": tokens, "ROWS": rows}}
+	v := variant{file: "linear_row", text: linearRowText, imports: format.imports(), consts: map[string]int{"TOKENS": tokens, "ROWS": rows}}
 	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
 	f := info.Features
 	switch {
