@@ -107,7 +107,7 @@ func BenchmarkPicture(b *testing.B) {
 
 // BenchmarkStart makes the runtime, the model and a guest: with an empty cache of compiled programs and with a full one, and a guest alone.
 func BenchmarkStart(b *testing.B) {
-	wasm, err := build("fromage/wasm/headless/guest")
+	wasm, err := program()
 	if err != nil {
 		b.Fatal(err)
 	}

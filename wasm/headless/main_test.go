@@ -12,6 +12,7 @@ import (
 	"fromage/assets"
 	"fromage/gpu"
 	"fromage/internal/kerneltest"
+	"fromage/internal/wasmbuild"
 	"fromage/internal/wazerohost"
 	"fromage/runner"
 	"fromage/wasm/headless/lines"
@@ -46,7 +47,9 @@ func build(pkg string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-var program = sync.OnceValues(func() ([]byte, error) { return build("fromage/wasm/headless/guest") })
+var program = sync.OnceValues(func() ([]byte, error) {
+	return wasmbuild.Build(context.Background(), "wasip1", "fromage/wasm/headless/guest")
+})
 
 // instantiate makes a model of the embedded bundle and the guest's program where c does not say otherwise, until the test ends.
 func instantiate(t testing.TB, dev gpu.Device, c Config) *Model {
