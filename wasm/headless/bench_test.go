@@ -4,6 +4,8 @@ package headless
 
 import (
 	"io/fs"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,32 +17,66 @@ import (
 	"fromage/wasm/headless/lines"
 )
 
-// BenchmarkTokens decodes 64 tokens by turns in this process and in a guest, on one device, and says what part of the speed is left.
-func BenchmarkTokens(b *testing.B) {
-	devices := []gpu.Device{cpu.New()}
+// BenchmarkOverhead is what a guest costs beside the same work in this process, for the table in README.md:
+//
+//	go test ./wasm/headless -run - -bench Overhead -benchtime 20x
+//
+// decode takes turns on one device and reports medians, and what part of the speed is left; start makes the runtime, the model and a guest, with an empty
+// cache of compiled programs and with a full one, and a guest alone; guests is the memory of a guest where there are many, five a turn.
+func BenchmarkOverhead(b *testing.B) {
+	devices := map[string]gpu.Device{"cpu": cpu.New()}
 	if dev, err := native.Open(native.Options{}); err == nil {
-		devices = append(devices, dev)
+		devices["gpu"] = dev
 	}
-	for _, dev := range devices {
-		b.Run(dev.Info().Host, func(b *testing.B) {
-			s, g := here(b, dev), start(b, instantiate(b, dev, Config{}))
-			var inside, outside time.Duration
-			tokens := 0
-			turn := func() {
-				outside += decodeHere(b, s)
-				n, took := decodeInside(b, g)
-				inside, tokens = inside+took, tokens+n
-			}
-			turn() // lists are made and kernels compiled
-			inside, outside, tokens = 0, 0, 0
-			for b.Loop() {
-				turn()
-			}
-			b.ReportMetric(float64(tokens)/outside.Seconds(), "here-tok/s")
-			b.ReportMetric(float64(tokens)/inside.Seconds(), "guest-tok/s")
-			b.ReportMetric(100*outside.Seconds()/inside.Seconds(), "%")
-		})
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		b.Run("decode/"+name, func(b *testing.B) { benchmarkDecode(b, devices[name]) })
 	}
+	b.Run("start", benchmarkStart)
+	b.Run("guests", benchmarkGuests)
+}
+
+func benchmarkDecode(b *testing.B, dev gpu.Device) {
+	s, g := here(b, dev), start(b, instantiate(b, dev, Config{}))
+	var outside, inside []float64 // tokens a second
+	turn := func() {
+		outside = append(outside, float64(benchWords-1)/decodeHere(b, s).Seconds())
+		tokens, took := decodeInside(b, g)
+		inside = append(inside, float64(tokens)/took.Seconds())
+	}
+	turn() // lists are made and kernels compiled
+	outside, inside = nil, nil
+	for b.Loop() {
+		turn()
+	}
+	here, there := median(outside), median(inside)
+	b.ReportMetric(here, "here-tok/s")
+	b.ReportMetric(there, "guest-tok/s")
+	b.ReportMetric(100*there/here, "%")
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+}
+
+// benchmarkGuests starts guests, each of which answers, five a turn, and reports what all of them take for one.
+func benchmarkGuests(b *testing.B) {
+	m := instantiate(b, cpu.New(), Config{Files: assets.Files(), Model: assets.BundleFile})
+	say(b, start(b, m), "Once upon a time")
+	settled()
+	before, memory, n := resident(b), 0, 0
+	for b.Loop() {
+		for range 5 {
+			g := start(b, m) // the model closes it
+			say(b, g, "Once upon a time")
+			memory += g.Memory()
+			n++
+		}
+	}
+	settled()
+	b.ReportMetric(float64(memory)/float64(n)/1e6, "wasm-MB/guest")
+	b.ReportMetric(float64(resident(b)-before)/float64(n)/1e6, "resident-MB/guest")
+	b.ReportMetric(float64(n), "guests")
 }
 
 const benchWords = 64
@@ -105,8 +141,7 @@ func BenchmarkPicture(b *testing.B) {
 	}
 }
 
-// BenchmarkStart makes the runtime, the model and a guest: with an empty cache of compiled programs and with a full one, and a guest alone.
-func BenchmarkStart(b *testing.B) {
+func benchmarkStart(b *testing.B) {
 	wasm, err := program()
 	if err != nil {
 		b.Fatal(err)
@@ -132,6 +167,7 @@ func BenchmarkStart(b *testing.B) {
 		}
 	})
 	b.Run("cached", func(b *testing.B) {
+		all(b)
 		for b.Loop() {
 			all(b)
 		}

@@ -96,7 +96,7 @@ func settled() int {
 }
 
 // resident is what the process has in memory, 0 where that is not known.
-func resident(t *testing.T) int {
+func resident(t testing.TB) int {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
