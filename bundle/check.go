@@ -3,7 +3,6 @@
 package bundle
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -142,8 +141,9 @@ func (m *Manifest) tile(end int64) ([]span, error) {
 	for name, blob := range m.Files {
 		spans = append(spans, span{blob, "file " + name})
 	}
-	slices.SortFunc(spans, func(a, b span) int {
-		return cmp.Or(cmp.Compare(a.blob.Offset, b.blob.Offset), cmp.Compare(a.label, b.label))
+	sort.Slice(spans, func(i, j int) bool {
+		a, b := spans[i], spans[j]
+		return a.blob.Offset < b.blob.Offset || a.blob.Offset == b.blob.Offset && a.label < b.label
 	})
 	kept := spans[:0]
 	at := int64(headerSize)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"sync"
 
 	"fromage/gpu"
@@ -142,19 +143,12 @@ func (g *Gallery) Search(e []float32, k int, seen []int) ([]index.Hit, error) {
 		}
 		hits = append(hits, h)
 	}
-	slices.SortStableFunc(hits, byScore)
+	sort.Slice(hits, func(i, j int) bool { return before(hits[i], hits[j]) })
 	return hits[:min(k, len(hits))], nil
 }
 
-func byScore(a, b index.Hit) int {
-	switch {
-	case a.Score > b.Score:
-		return -1
-	case a.Score < b.Score:
-		return 1
-	}
-	return a.Row - b.Row
-}
+// before says whether a is the better hit.
+func before(a, b index.Hit) bool { return a.Score > b.Score || a.Score == b.Score && a.Row < b.Row }
 
 // best returns the scores and device rows of the k best.
 func (g *Gallery) best(k int) (scores []float32, rows []uint32, err error) {
@@ -194,9 +188,7 @@ func (g *Gallery) bestHere(k int) ([]float32, []uint32, error) {
 			order = append(order, uint32(i))
 		}
 	}
-	slices.SortStableFunc(order, func(a, b uint32) int {
-		return byScore(index.Hit{Row: int(a), Score: all[a]}, index.Hit{Row: int(b), Score: all[b]})
-	})
+	sort.SliceStable(order, func(i, j int) bool { return all[order[i]] > all[order[j]] })
 	order = order[:min(k, len(order))]
 	scores := make([]float32, len(order))
 	for i, o := range order {

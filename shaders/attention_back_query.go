@@ -15,7 +15,7 @@ import (
 // token and head the logarithm of the sum of the exponentials of its scores, and the mean of dy·v under its weights. A token that attends to
 // nothing gives zeros. q and kv may be one buffer. Dh is at most 256.
 func AttentionBackQuery(info gpu.Info, p AttentionBackQueryParams) Dispatch {
-	v := attentionBackVariant("attention_back_query", info, p.Dh, p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)
+	v := attentionBackVariant("attention_back_query", attentionBackQuerySoftwareText, info, p.Dh, p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)
 	groups := int(p.T) * int(p.Heads)
 	if info.Software {
 		groups = ceil(groups, attentionBackQuerySoftwareWG)
@@ -23,16 +23,17 @@ func AttentionBackQuery(info gpu.Info, p AttentionBackQueryParams) Dispatch {
 	return Dispatch{kernel(v, attentionBackQueryKernel(attentionBackQueryTwin, attentionBackQueryFast)), p.encode(), grid(groups)}
 }
 
-// attentionBackVariant chooses a text for heads of Dh columns; aligned is a multiple of 4 where Dh and all strides and offsets of q and kv are.
-func attentionBackVariant(file string, info gpu.Info, Dh, aligned uint32) variant {
+// attentionBackVariant chooses between the kernel's own text and the one for software, for heads of Dh columns; aligned is a multiple of 4 where Dh and all strides and offsets of q and kv are.
+func attentionBackVariant(file, software string, info gpu.Info, Dh, aligned uint32) variant {
 	checkHead(file, Dh)
+	v := variant{file: file, imports: map[string]string{"rows": "rows_any", "upstream": "upstream_any"}}
 	if info.Software {
-		file += "_software"
+		v.file, v.text = file+"_software", software
 	}
 	if aligned%4 == 0 {
-		return variant{file: file, imports: map[string]string{"rows": "rows_vec4", "upstream": "upstream_vec4"}}
+		v.imports = map[string]string{"rows": "rows_vec4", "upstream": "upstream_vec4"}
 	}
-	return variant{file: file, imports: map[string]string{"rows": "rows_any", "upstream": "upstream_any"}}
+	return v
 }
 
 func attentionBackQueryTwin(p AttentionBackQueryParams, b attentionBackQueryBuffers) {

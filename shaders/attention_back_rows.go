@@ -16,7 +16,7 @@ import (
 // A token's own row is the last that it attends to. The tokens of a sequence, those with the same first row, follow one another with rising
 // counts, so that those who attend to a token's row are it and what follows it; a table that leaves tokens out counts only those it has.
 func AttentionBackRows(info gpu.Info, p AttentionBackRowsParams) Dispatch {
-	v := attentionBackVariant("attention_back_rows", info, p.Dh, p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)
+	v := attentionBackVariant("attention_back_rows", attentionBackRowsSoftwareText, info, p.Dh, p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)
 	groups := int(p.T) * int(p.Heads)
 	if info.Software {
 		groups = ceil(groups, attentionBackRowsSoftwareWG)

@@ -16,7 +16,7 @@ func AttentionStep(info gpu.Info, p AttentionStepParams) Dispatch {
 	checkHead("attention_step", p.Dh)
 	v, groups := variant{file: "attention_step", imports: map[string]string{"rows": "rows_vec4"}}, int(p.Heads)
 	if info.Software {
-		v.file = "attention_step_software"
+		v.file, v.text = "attention_step_software", attentionStepSoftwareText
 		groups = ceil(groups, attentionStepSoftwareWG)
 	}
 	run := func(attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {

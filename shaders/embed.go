@@ -7,8 +7,13 @@ import "fromage/gpu"
 // Embed looks rows of a table in format f up: tokens (T,4) u32, table (Rows,K) → y (T,K) f32, plus x (T,K) f32 where p.Add is 1.
 // It is torch's nn.Embedding over one shard of the table; rows of y whose number is not in the shard are left alone.
 func Embed(_ gpu.Info, f Format, p EmbedParams) Dispatch {
-	k := embedKernel(func(p EmbedParams, b embedBuffers) { embedTwin(f, p, b) })
-	k.Reach = func(b []byte) []uint64 { return decodeEmbedParams(b).reachIn(f) }
+	k := embedInterface()
+	if withReach {
+		k.Reach = func(b []byte) []uint64 { return decodeEmbedParams(b).reachIn(f) }
+	}
+	if withTwins {
+		k.Twin = embedCall(func(p EmbedParams, b embedBuffers) { embedTwin(f, p, b) })
+	}
 	return Dispatch{kernel(variant{file: "embed", imports: f.imports()}, k), p.encode(), grid(ceil(int(p.T)*int(p.K), embedWG))}
 }
 

@@ -3,10 +3,7 @@
 package shaders
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"fromage/gpu"
@@ -68,7 +65,7 @@ func linearForms(info gpu.Info, f Format, p LinearParams) []form {
 	for _, sum := range sortedKeys(sums) {
 		for _, tokens := range linearTokens(T) {
 			for _, rows := range []int{1, 2, 4} {
-				v := variant{file: "linear_row", imports: f.imports(), consts: map[string]int{"TOKENS": tokens, "ROWS": rows}}
+				v := variant{file: "linear_row", text: linearRowText, imports: f.imports(), consts: map[string]int{"TOKENS": tokens, "ROWS": rows}}
 				v.imports["linear_chunk"], v.imports["linear_sum"] = "linear_chunk_"+f.String(), sum
 				if wg := sums[sum]; wg > 0 {
 					v.consts["WG"] = wg
@@ -78,10 +75,10 @@ func linearForms(info gpu.Info, f Format, p LinearParams) []form {
 		}
 	}
 	if T > 8 {
-		all = append(all, form{variant{file: "linear_tile64", imports: f.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)})
+		all = append(all, form{variant{file: "linear_tile64", text: linearTile64Text, imports: f.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)})
 	}
 	if T > 64 {
-		all = append(all, form{variant{file: "linear_tile", imports: f.imports()}, ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE)})
+		all = append(all, form{variant{file: "linear_tile", text: linearTileText, imports: f.imports()}, ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE)})
 	}
 	for _, tokens := range linearTokens(T) {
 		for _, near := range slices.Compact([]int{0, linearNear(info, f, int(p.K))}) {
@@ -168,11 +165,13 @@ func attentionClass(p AttentionParams) string { return "attention.T" + bound(int
 // attentionForms are a workgroup for each head of a token, an invocation, and subgroups whose lanes share rows where they are as small as a CPU's vectors:
 // in this order the better the more a CPU plays the device.
 func attentionForms(info gpu.Info, p AttentionParams, rows string) []form {
-	of := func(file string) variant { return variant{file: file, imports: map[string]string{"rows": rows}} }
+	of := func(file, text string) variant {
+		return variant{file: file, text: text, imports: map[string]string{"rows": rows}}
+	}
 	groups := int(p.T) * int(p.Heads)
-	all := []form{{of("attention"), groups}, {of("attention_software"), ceil(groups, attentionSoftwareWG)}}
+	all := []form{{of("attention", ""), groups}, {of("attention_software", attentionSoftwareText), ceil(groups, attentionSoftwareWG)}}
 	if near := sharedLanes(info); near > 0 && p.T > 1 && rows == "rows_vec4" {
-		v := of("attention_near")
+		v := of("attention_near", attentionNearText)
 		v.consts = map[string]int{"NEAR": near}
 		all = append(all, form{v, ceil(int(p.T), near) * int(p.Heads)})
 	}
@@ -199,16 +198,4 @@ func attentionExample(p AttentionParams) []Class {
 }
 
 // Hash tells the kernels' texts from every other version of them.
-func Hash() string {
-	h := sha256.New()
-	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			fmt.Fprintf(h, "%s\n%s\n", path, read(path))
-		}
-		return err
-	})
-	if err != nil {
-		panic("shaders: " + err.Error()) // the files are in the program
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
+func Hash() string { return textsHash }

@@ -138,9 +138,3 @@ func TestAbsurdTable(t *testing.T) {
 		}
 	})
 }
-
-func TestHash(t *testing.T) {
-	if h := shaders.Hash(); len(h) != 64 || h != shaders.Hash() {
-		t.Errorf("Hash() = %q, want 64 digits, always the same", h)
-	}
-}

@@ -3,10 +3,14 @@
 package shaders
 
 import (
+	_ "embed"
 	"math"
 
 	"fromage/gpu"
 )
+
+//go:embed act_back.wgsl
+var actBackText string
 
 // Constants of act_back.wgsl.
 const (
@@ -27,6 +31,7 @@ func (p ActBackParams) encode() []byte {
 }
 
 func decodeActBackParams(b []byte) ActBackParams {
+	_ = b[15]
 	return ActBackParams{
 		N:   get32(b[0:]),
 		Act: get32(b[4:]),
@@ -40,25 +45,37 @@ type actBackBuffers struct {
 	Dx []float32 // (N)
 }
 
-// actBackKernel is a kernel with the interface of act_back.wgsl, the given twin and, where there is one, something faster.
-func actBackKernel(twin func(ActBackParams, actBackBuffers), fast ...func(ActBackParams, actBackBuffers)) gpu.Kernel {
-	call := func(f func(ActBackParams, actBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func actBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "act_back",
+		Source:   actBackText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
 		Reach:    reachOf(decodeActBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func actBackCall(f func(ActBackParams, actBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeActBackParams(c.Params), actBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+	}
+}
+
+// actBackKernel is a kernel with the interface of act_back.wgsl, the given twin and, where there is one, something faster.
+func actBackKernel(twin func(ActBackParams, actBackBuffers), fast ...func(ActBackParams, actBackBuffers)) gpu.Kernel {
+	k := actBackInterface()
+	if withTwins {
+		k.Twin = actBackCall(twin)
+		for _, f := range fast {
+			k.Fast = actBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed adam_w.wgsl
+var adamWText string
 
 // Constants of adam_w.wgsl.
 const (
@@ -97,6 +114,7 @@ func (p AdamWParams) encode() []byte {
 }
 
 func decodeAdamWParams(b []byte) AdamWParams {
+	_ = b[47]
 	return AdamWParams{
 		First:       get32(b[0:]),
 		N:           get32(b[4:]),
@@ -121,25 +139,37 @@ type adamWBuffers struct {
 	V     []float32 // running mean of g²
 }
 
-// adamWKernel is a kernel with the interface of adam_w.wgsl, the given twin and, where there is one, something faster.
-func adamWKernel(twin func(AdamWParams, adamWBuffers), fast ...func(AdamWParams, adamWBuffers)) gpu.Kernel {
-	call := func(f func(AdamWParams, adamWBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
-		}
-	}
-	k := gpu.Kernel{
+func adamWInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "adam_w",
+		Source:   adamWText,
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"g", "norms", "w", "m", "v"},
 		Reach:    reachOf(decodeAdamWParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func adamWCall(f func(AdamWParams, adamWBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAdamWParams(c.Params), adamWBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+	}
+}
+
+// adamWKernel is a kernel with the interface of adam_w.wgsl, the given twin and, where there is one, something faster.
+func adamWKernel(twin func(AdamWParams, adamWBuffers), fast ...func(AdamWParams, adamWBuffers)) gpu.Kernel {
+	k := adamWInterface()
+	if withTwins {
+		k.Twin = adamWCall(twin)
+		for _, f := range fast {
+			k.Fast = adamWCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed add.wgsl
+var addText string
 
 // Constants of add.wgsl.
 const (
@@ -158,6 +188,7 @@ func (p AddParams) encode() []byte {
 }
 
 func decodeAddParams(b []byte) AddParams {
+	_ = b[15]
 	return AddParams{
 		N: get32(b[0:]),
 	}
@@ -170,25 +201,37 @@ type addBuffers struct {
 	Y []float32 // (N)
 }
 
-// addKernel is a kernel with the interface of add.wgsl, the given twin and, where there is one, something faster.
-func addKernel(twin func(AddParams, addBuffers), fast ...func(AddParams, addBuffers)) gpu.Kernel {
-	call := func(f func(AddParams, addBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func addInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "add",
+		Source:   addText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "y"},
 		Reach:    reachOf(decodeAddParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func addCall(f func(AddParams, addBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAddParams(c.Params), addBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+	}
+}
+
+// addKernel is a kernel with the interface of add.wgsl, the given twin and, where there is one, something faster.
+func addKernel(twin func(AddParams, addBuffers), fast ...func(AddParams, addBuffers)) gpu.Kernel {
+	k := addInterface()
+	if withTwins {
+		k.Twin = addCall(twin)
+		for _, f := range fast {
+			k.Fast = addCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed attention.wgsl
+var attentionText string
 
 // Constants of attention.wgsl.
 const (
@@ -222,6 +265,7 @@ func (p AttentionParams) encode() []byte {
 }
 
 func decodeAttentionParams(b []byte) AttentionParams {
+	_ = b[31]
 	return AttentionParams{
 		T:        get32(b[0:]),
 		Heads:    get32(b[4:]),
@@ -242,25 +286,37 @@ type attentionBuffers struct {
 	Y      []float32 // (T,Heads·Dh)
 }
 
-// attentionKernel is a kernel with the interface of attention.wgsl, the given twin and, where there is one, something faster.
-func attentionKernel(twin func(AttentionParams, attentionBuffers), fast ...func(AttentionParams, attentionBuffers)) gpu.Kernel {
-	call := func(f func(AttentionParams, attentionBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func attentionInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "attention",
+		Source:   attentionText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "y"},
 		Reach:    reachOf(decodeAttentionParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func attentionCall(f func(AttentionParams, attentionBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAttentionParams(c.Params), attentionBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3])})
+	}
+}
+
+// attentionKernel is a kernel with the interface of attention.wgsl, the given twin and, where there is one, something faster.
+func attentionKernel(twin func(AttentionParams, attentionBuffers), fast ...func(AttentionParams, attentionBuffers)) gpu.Kernel {
+	k := attentionInterface()
+	if withTwins {
+		k.Twin = attentionCall(twin)
+		for _, f := range fast {
+			k.Fast = attentionCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed attention_back_query.wgsl
+var attentionBackQueryText string
 
 // Constants of attention_back_query.wgsl.
 const (
@@ -296,6 +352,7 @@ func (p AttentionBackQueryParams) encode() []byte {
 }
 
 func decodeAttentionBackQueryParams(b []byte) AttentionBackQueryParams {
+	_ = b[47]
 	return AttentionBackQueryParams{
 		T:        get32(b[0:]),
 		Heads:    get32(b[4:]),
@@ -319,30 +376,45 @@ type attentionBackQueryBuffers struct {
 	Dqkv   []float32 // (T,DStride); head h of dq at column h·Dh
 }
 
-// attentionBackQueryKernel is a kernel with the interface of attention_back_query.wgsl, the given twin and, where there is one, something faster.
-func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQueryBuffers), fast ...func(AttentionBackQueryParams, attentionBackQueryBuffers)) gpu.Kernel {
-	call := func(f func(AttentionBackQueryParams, attentionBackQueryBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		}
-	}
-	k := gpu.Kernel{
+func attentionBackQueryInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "attention_back_query",
+		Source:   attentionBackQueryText,
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
 		Reach:    reachOf(decodeAttentionBackQueryParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func attentionBackQueryCall(f func(AttentionBackQueryParams, attentionBackQueryBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAttentionBackQueryParams(c.Params), attentionBackQueryBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+	}
+}
+
+// attentionBackQueryKernel is a kernel with the interface of attention_back_query.wgsl, the given twin and, where there is one, something faster.
+func attentionBackQueryKernel(twin func(AttentionBackQueryParams, attentionBackQueryBuffers), fast ...func(AttentionBackQueryParams, attentionBackQueryBuffers)) gpu.Kernel {
+	k := attentionBackQueryInterface()
+	if withTwins {
+		k.Twin = attentionBackQueryCall(twin)
+		for _, f := range fast {
+			k.Fast = attentionBackQueryCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed attention_back_query_software.wgsl
+var attentionBackQuerySoftwareText string
 
 // Constants of attention_back_query_software.wgsl.
 const (
 	attentionBackQuerySoftwareWG = 8
 )
+
+//go:embed attention_back_rows.wgsl
+var attentionBackRowsText string
 
 // Constants of attention_back_rows.wgsl.
 const (
@@ -382,6 +454,7 @@ func (p AttentionBackRowsParams) encode() []byte {
 }
 
 func decodeAttentionBackRowsParams(b []byte) AttentionBackRowsParams {
+	_ = b[47]
 	return AttentionBackRowsParams{
 		T:        get32(b[0:]),
 		Heads:    get32(b[4:]),
@@ -407,40 +480,61 @@ type attentionBackRowsBuffers struct {
 	Dqkv   []float32 // (T,DStride); only columns of keys and values are written
 }
 
-// attentionBackRowsKernel is a kernel with the interface of attention_back_rows.wgsl, the given twin and, where there is one, something faster.
-func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRowsBuffers), fast ...func(AttentionBackRowsParams, attentionBackRowsBuffers)) gpu.Kernel {
-	call := func(f func(AttentionBackRowsParams, attentionBackRowsBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		}
-	}
-	k := gpu.Kernel{
+func attentionBackRowsInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "attention_back_rows",
+		Source:   attentionBackRowsText,
 		Params:   48,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"q", "kv", "tokens", "dy", "stats", "dqkv"},
 		Reach:    reachOf(decodeAttentionBackRowsParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func attentionBackRowsCall(f func(AttentionBackRowsParams, attentionBackRowsBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAttentionBackRowsParams(c.Params), attentionBackRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+	}
+}
+
+// attentionBackRowsKernel is a kernel with the interface of attention_back_rows.wgsl, the given twin and, where there is one, something faster.
+func attentionBackRowsKernel(twin func(AttentionBackRowsParams, attentionBackRowsBuffers), fast ...func(AttentionBackRowsParams, attentionBackRowsBuffers)) gpu.Kernel {
+	k := attentionBackRowsInterface()
+	if withTwins {
+		k.Twin = attentionBackRowsCall(twin)
+		for _, f := range fast {
+			k.Fast = attentionBackRowsCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed attention_back_rows_software.wgsl
+var attentionBackRowsSoftwareText string
 
 // Constants of attention_back_rows_software.wgsl.
 const (
 	attentionBackRowsSoftwareWG = 8
 )
 
+//go:embed attention_near.wgsl
+var attentionNearText string
+
 // Constants of attention_near.wgsl.
 const (
 	attentionNearNEAR = 8
 )
 
+//go:embed attention_software.wgsl
+var attentionSoftwareText string
+
 // Constants of attention_software.wgsl.
 const (
 	attentionSoftwareWG = 8
 )
+
+//go:embed attention_step.wgsl
+var attentionStepText string
 
 // Constants of attention_step.wgsl.
 const (
@@ -474,6 +568,7 @@ func (p AttentionStepParams) encode() []byte {
 }
 
 func decodeAttentionStepParams(b []byte) AttentionStepParams {
+	_ = b[31]
 	return AttentionStepParams{
 		Heads:    get32(b[0:]),
 		Dh:       get32(b[4:]),
@@ -494,30 +589,45 @@ type attentionStepBuffers struct {
 	Y      []float32 // (Heads·Dh)
 }
 
-// attentionStepKernel is a kernel with the interface of attention_step.wgsl, the given twin and, where there is one, something faster.
-func attentionStepKernel(twin func(AttentionStepParams, attentionStepBuffers), fast ...func(AttentionStepParams, attentionStepBuffers)) gpu.Kernel {
-	call := func(f func(AttentionStepParams, attentionStepBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeAttentionStepParams(c.Params), attentionStepBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2]), floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func attentionStepInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "attention_step",
+		Source:   attentionStepText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"q", "tokens", "kv", "y"},
 		Reach:    reachOf(decodeAttentionStepParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func attentionStepCall(f func(AttentionStepParams, attentionStepBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAttentionStepParams(c.Params), attentionStepBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// attentionStepKernel is a kernel with the interface of attention_step.wgsl, the given twin and, where there is one, something faster.
+func attentionStepKernel(twin func(AttentionStepParams, attentionStepBuffers), fast ...func(AttentionStepParams, attentionStepBuffers)) gpu.Kernel {
+	k := attentionStepInterface()
+	if withTwins {
+		k.Twin = attentionStepCall(twin)
+		for _, f := range fast {
+			k.Fast = attentionStepCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed attention_step_software.wgsl
+var attentionStepSoftwareText string
 
 // Constants of attention_step_software.wgsl.
 const (
 	attentionStepSoftwareWG = 8
 )
+
+//go:embed contrast.wgsl
+var contrastText string
 
 // Constants of contrast.wgsl.
 const (
@@ -536,6 +646,7 @@ func (p ContrastParams) encode() []byte {
 }
 
 func decodeContrastParams(b []byte) ContrastParams {
+	_ = b[15]
 	return ContrastParams{
 		B: get32(b[0:]),
 	}
@@ -547,25 +658,37 @@ type contrastBuffers struct {
 	Stats  []float32 // (2·B,4): rows, then columns
 }
 
-// contrastKernel is a kernel with the interface of contrast.wgsl, the given twin and, where there is one, something faster.
-func contrastKernel(twin func(ContrastParams, contrastBuffers), fast ...func(ContrastParams, contrastBuffers)) gpu.Kernel {
-	call := func(f func(ContrastParams, contrastBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		}
-	}
-	k := gpu.Kernel{
+func contrastInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "contrast",
+		Source:   contrastText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "stats"},
 		Reach:    reachOf(decodeContrastParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func contrastCall(f func(ContrastParams, contrastBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeContrastParams(c.Params), contrastBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// contrastKernel is a kernel with the interface of contrast.wgsl, the given twin and, where there is one, something faster.
+func contrastKernel(twin func(ContrastParams, contrastBuffers), fast ...func(ContrastParams, contrastBuffers)) gpu.Kernel {
+	k := contrastInterface()
+	if withTwins {
+		k.Twin = contrastCall(twin)
+		for _, f := range fast {
+			k.Fast = contrastCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed contrast_back.wgsl
+var contrastBackText string
 
 // Constants of contrast_back.wgsl.
 const (
@@ -591,6 +714,7 @@ func (p ContrastBackParams) encode() []byte {
 }
 
 func decodeContrastBackParams(b []byte) ContrastBackParams {
+	_ = b[15]
 	return ContrastBackParams{
 		B:          get32(b[0:]),
 		S:          get32(b[4:]),
@@ -609,25 +733,37 @@ type contrastBackBuffers struct {
 	Dscale []float32 // (B), or anything where Transposed is 1
 }
 
-// contrastBackKernel is a kernel with the interface of contrast_back.wgsl, the given twin and, where there is one, something faster.
-func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers), fast ...func(ContrastBackParams, contrastBackBuffers)) gpu.Kernel {
-	call := func(f func(ContrastBackParams, contrastBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		}
-	}
-	k := gpu.Kernel{
+func contrastBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "contrast_back",
+		Source:   contrastBackText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"logits", "stats", "other", "scale", "dx", "dscale"},
 		Reach:    reachOf(decodeContrastBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func contrastBackCall(f func(ContrastBackParams, contrastBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeContrastBackParams(c.Params), contrastBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+	}
+}
+
+// contrastBackKernel is a kernel with the interface of contrast_back.wgsl, the given twin and, where there is one, something faster.
+func contrastBackKernel(twin func(ContrastBackParams, contrastBackBuffers), fast ...func(ContrastBackParams, contrastBackBuffers)) gpu.Kernel {
+	k := contrastBackInterface()
+	if withTwins {
+		k.Twin = contrastBackCall(twin)
+		for _, f := range fast {
+			k.Fast = contrastBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed copy_rows.wgsl
+var copyRowsText string
 
 // Constants of copy_rows.wgsl.
 const (
@@ -650,6 +786,7 @@ func (p CopyRowsParams) encode() []byte {
 }
 
 func decodeCopyRowsParams(b []byte) CopyRowsParams {
+	_ = b[15]
 	return CopyRowsParams{
 		N:    get32(b[0:]),
 		From: get32(b[4:]),
@@ -663,25 +800,37 @@ type copyRowsBuffers struct {
 	Y []float32
 }
 
-// copyRowsKernel is a kernel with the interface of copy_rows.wgsl, the given twin and, where there is one, something faster.
-func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers), fast ...func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
-	call := func(f func(CopyRowsParams, copyRowsBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		}
-	}
-	k := gpu.Kernel{
+func copyRowsInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "copy_rows",
+		Source:   copyRowsText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeCopyRowsParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func copyRowsCall(f func(CopyRowsParams, copyRowsBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeCopyRowsParams(c.Params), copyRowsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// copyRowsKernel is a kernel with the interface of copy_rows.wgsl, the given twin and, where there is one, something faster.
+func copyRowsKernel(twin func(CopyRowsParams, copyRowsBuffers), fast ...func(CopyRowsParams, copyRowsBuffers)) gpu.Kernel {
+	k := copyRowsInterface()
+	if withTwins {
+		k.Twin = copyRowsCall(twin)
+		for _, f := range fast {
+			k.Fast = copyRowsCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed cross_entropy.wgsl
+var crossEntropyText string
 
 // Constants of cross_entropy.wgsl.
 const (
@@ -704,6 +853,7 @@ func (p CrossEntropyParams) encode() []byte {
 }
 
 func decodeCrossEntropyParams(b []byte) CrossEntropyParams {
+	_ = b[15]
 	return CrossEntropyParams{
 		R:  get32(b[0:]),
 		V:  get32(b[4:]),
@@ -719,25 +869,37 @@ type crossEntropyBuffers struct {
 	Y       []float32 // (R0+R or more,2)
 }
 
-// crossEntropyKernel is a kernel with the interface of cross_entropy.wgsl, the given twin and, where there is one, something faster.
-func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers), fast ...func(CrossEntropyParams, crossEntropyBuffers)) gpu.Kernel {
-	call := func(f func(CrossEntropyParams, crossEntropyBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func crossEntropyInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "cross_entropy",
+		Source:   crossEntropyText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"labels", "weights", "logits", "y"},
 		Reach:    reachOf(decodeCrossEntropyParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func crossEntropyCall(f func(CrossEntropyParams, crossEntropyBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeCrossEntropyParams(c.Params), crossEntropyBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// crossEntropyKernel is a kernel with the interface of cross_entropy.wgsl, the given twin and, where there is one, something faster.
+func crossEntropyKernel(twin func(CrossEntropyParams, crossEntropyBuffers), fast ...func(CrossEntropyParams, crossEntropyBuffers)) gpu.Kernel {
+	k := crossEntropyInterface()
+	if withTwins {
+		k.Twin = crossEntropyCall(twin)
+		for _, f := range fast {
+			k.Fast = crossEntropyCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed embed.wgsl
+var embedText string
 
 // Constants of embed.wgsl.
 const (
@@ -768,6 +930,7 @@ func (p EmbedParams) encode() []byte {
 }
 
 func decodeEmbedParams(b []byte) EmbedParams {
+	_ = b[31]
 	return EmbedParams{
 		T:      get32(b[0:]),
 		K:      get32(b[4:]),
@@ -788,25 +951,37 @@ type embedBuffers struct {
 	Y      []float32 // (T,K)
 }
 
-// embedKernel is a kernel with the interface of embed.wgsl, the given twin and, where there is one, something faster.
-func embedKernel(twin func(EmbedParams, embedBuffers), fast ...func(EmbedParams, embedBuffers)) gpu.Kernel {
-	call := func(f func(EmbedParams, embedBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
-		}
-	}
-	k := gpu.Kernel{
+func embedInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "embed",
+		Source:   embedText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "w", "s", "x", "y"},
 		Reach:    reachOf(decodeEmbedParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func embedCall(f func(EmbedParams, embedBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeEmbedParams(c.Params), embedBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+	}
+}
+
+// embedKernel is a kernel with the interface of embed.wgsl, the given twin and, where there is one, something faster.
+func embedKernel(twin func(EmbedParams, embedBuffers), fast ...func(EmbedParams, embedBuffers)) gpu.Kernel {
+	k := embedInterface()
+	if withTwins {
+		k.Twin = embedCall(twin)
+		for _, f := range fast {
+			k.Fast = embedCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed embed_back.wgsl
+var embedBackText string
 
 // Constants of embed_back.wgsl.
 const (
@@ -834,6 +1009,7 @@ func (p EmbedBackParams) encode() []byte {
 }
 
 func decodeEmbedBackParams(b []byte) EmbedBackParams {
+	_ = b[31]
 	return EmbedBackParams{
 		T:      get32(b[0:]),
 		K:      get32(b[4:]),
@@ -850,25 +1026,37 @@ type embedBackBuffers struct {
 	Dtable []float32 // (Rows,K)
 }
 
-// embedBackKernel is a kernel with the interface of embed_back.wgsl, the given twin and, where there is one, something faster.
-func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers), fast ...func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
-	call := func(f func(EmbedBackParams, embedBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func embedBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "embed_back",
+		Source:   embedBackText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"tokens", "dx", "dtable"},
 		Reach:    reachOf(decodeEmbedBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func embedBackCall(f func(EmbedBackParams, embedBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeEmbedBackParams(c.Params), embedBackBuffers{c.Buffers[0], floats(c.Buffers[1]), floats(c.Buffers[2])})
+	}
+}
+
+// embedBackKernel is a kernel with the interface of embed_back.wgsl, the given twin and, where there is one, something faster.
+func embedBackKernel(twin func(EmbedBackParams, embedBackBuffers), fast ...func(EmbedBackParams, embedBackBuffers)) gpu.Kernel {
+	k := embedBackInterface()
+	if withTwins {
+		k.Twin = embedBackCall(twin)
+		for _, f := range fast {
+			k.Fast = embedBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed gather_rows.wgsl
+var gatherRowsText string
 
 // Constants of gather_rows.wgsl.
 const (
@@ -889,6 +1077,7 @@ func (p GatherRowsParams) encode() []byte {
 }
 
 func decodeGatherRowsParams(b []byte) GatherRowsParams {
+	_ = b[15]
 	return GatherRowsParams{
 		R: get32(b[0:]),
 		D: get32(b[4:]),
@@ -902,25 +1091,37 @@ type gatherRowsBuffers struct {
 	Y    []float32 // (R,D)
 }
 
-// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl, the given twin and, where there is one, something faster.
-func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers), fast ...func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
-	call := func(f func(GatherRowsParams, gatherRowsBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func gatherRowsInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "gather_rows",
+		Source:   gatherRowsText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "rows", "y"},
 		Reach:    reachOf(decodeGatherRowsParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func gatherRowsCall(f func(GatherRowsParams, gatherRowsBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeGatherRowsParams(c.Params), gatherRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+	}
+}
+
+// gatherRowsKernel is a kernel with the interface of gather_rows.wgsl, the given twin and, where there is one, something faster.
+func gatherRowsKernel(twin func(GatherRowsParams, gatherRowsBuffers), fast ...func(GatherRowsParams, gatherRowsBuffers)) gpu.Kernel {
+	k := gatherRowsInterface()
+	if withTwins {
+		k.Twin = gatherRowsCall(twin)
+		for _, f := range fast {
+			k.Fast = gatherRowsCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed layer_norm.wgsl
+var layerNormText string
 
 // Constants of layer_norm.wgsl.
 const (
@@ -943,6 +1144,7 @@ func (p LayerNormParams) encode() []byte {
 }
 
 func decodeLayerNormParams(b []byte) LayerNormParams {
+	_ = b[15]
 	return LayerNormParams{
 		T:   get32(b[0:]),
 		D:   get32(b[4:]),
@@ -958,25 +1160,37 @@ type layerNormBuffers struct {
 	Y      []float32 // (T,D)
 }
 
-// layerNormKernel is a kernel with the interface of layer_norm.wgsl, the given twin and, where there is one, something faster.
-func layerNormKernel(twin func(LayerNormParams, layerNormBuffers), fast ...func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
-	call := func(f func(LayerNormParams, layerNormBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func layerNormInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "layer_norm",
+		Source:   layerNormText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "bias", "y"},
 		Reach:    reachOf(decodeLayerNormParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func layerNormCall(f func(LayerNormParams, layerNormBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeLayerNormParams(c.Params), layerNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// layerNormKernel is a kernel with the interface of layer_norm.wgsl, the given twin and, where there is one, something faster.
+func layerNormKernel(twin func(LayerNormParams, layerNormBuffers), fast ...func(LayerNormParams, layerNormBuffers)) gpu.Kernel {
+	k := layerNormInterface()
+	if withTwins {
+		k.Twin = layerNormCall(twin)
+		for _, f := range fast {
+			k.Fast = layerNormCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed layer_norm_back.wgsl
+var layerNormBackText string
 
 // Constants of layer_norm_back.wgsl.
 const (
@@ -1001,6 +1215,7 @@ func (p LayerNormBackParams) encode() []byte {
 }
 
 func decodeLayerNormBackParams(b []byte) LayerNormBackParams {
+	_ = b[15]
 	return LayerNormBackParams{
 		T:   get32(b[0:]),
 		D:   get32(b[4:]),
@@ -1018,30 +1233,45 @@ type layerNormBackBuffers struct {
 	Dx     []float32 // (T,D)
 }
 
-// layerNormBackKernel is a kernel with the interface of layer_norm_back.wgsl, the given twin and, where there is one, something faster.
-func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers), fast ...func(LayerNormBackParams, layerNormBackBuffers)) gpu.Kernel {
-	call := func(f func(LayerNormBackParams, layerNormBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
-		}
-	}
-	k := gpu.Kernel{
+func layerNormBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "layer_norm_back",
+		Source:   layerNormBackText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "weight", "dy", "add", "dx"},
 		Reach:    reachOf(decodeLayerNormBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func layerNormBackCall(f func(LayerNormBackParams, layerNormBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeLayerNormBackParams(c.Params), layerNormBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3]), floats(c.Buffers[4])})
+	}
+}
+
+// layerNormBackKernel is a kernel with the interface of layer_norm_back.wgsl, the given twin and, where there is one, something faster.
+func layerNormBackKernel(twin func(LayerNormBackParams, layerNormBackBuffers), fast ...func(LayerNormBackParams, layerNormBackBuffers)) gpu.Kernel {
+	k := layerNormBackInterface()
+	if withTwins {
+		k.Twin = layerNormBackCall(twin)
+		for _, f := range fast {
+			k.Fast = layerNormBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed layer_norm_software.wgsl
+var layerNormSoftwareText string
 
 // Constants of layer_norm_software.wgsl.
 const (
 	layerNormSoftwareWG = 8
 )
+
+//go:embed linear.wgsl
+var linearText string
 
 // Constants of linear.wgsl.
 const (
@@ -1074,6 +1304,7 @@ func (p LinearParams) encode() []byte {
 }
 
 func decodeLinearParams(b []byte) LinearParams {
+	_ = b[31]
 	return LinearParams{
 		T:        get32(b[0:]),
 		K:        get32(b[4:]),
@@ -1096,25 +1327,37 @@ type linearBuffers struct {
 	Y        []float32 // (T,Stride), only columns F0 to F0+F are written
 }
 
-// linearKernel is a kernel with the interface of linear.wgsl, the given twin and, where there is one, something faster.
-func linearKernel(twin func(LinearParams, linearBuffers), fast ...func(LinearParams, linearBuffers)) gpu.Kernel {
-	call := func(f func(LinearParams, linearBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
-		}
-	}
-	k := gpu.Kernel{
+func linearInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "linear",
+		Source:   linearText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "w", "s", "bias", "residual", "y"},
 		Reach:    reachOf(decodeLinearParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func linearCall(f func(LinearParams, linearBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeLinearParams(c.Params), linearBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4]), floats(c.Buffers[5])})
+	}
+}
+
+// linearKernel is a kernel with the interface of linear.wgsl, the given twin and, where there is one, something faster.
+func linearKernel(twin func(LinearParams, linearBuffers), fast ...func(LinearParams, linearBuffers)) gpu.Kernel {
+	k := linearInterface()
+	if withTwins {
+		k.Twin = linearCall(twin)
+		for _, f := range fast {
+			k.Fast = linearCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed linear_back.wgsl
+var linearBackText string
 
 // Constants of linear_back.wgsl.
 const (
@@ -1143,6 +1386,7 @@ func (p LinearBackParams) encode() []byte {
 }
 
 func decodeLinearBackParams(b []byte) LinearBackParams {
+	_ = b[31]
 	return LinearBackParams{
 		T:      get32(b[0:]),
 		K:      get32(b[4:]),
@@ -1162,25 +1406,37 @@ type linearBackBuffers struct {
 	Dx  []float32 // (T,K)
 }
 
-// linearBackKernel is a kernel with the interface of linear_back.wgsl, the given twin and, where there is one, something faster.
-func linearBackKernel(twin func(LinearBackParams, linearBackBuffers), fast ...func(LinearBackParams, linearBackBuffers)) gpu.Kernel {
-	call := func(f func(LinearBackParams, linearBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
-		}
-	}
-	k := gpu.Kernel{
+func linearBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "linear_back",
+		Source:   linearBackText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"dy", "w", "s", "add", "dx"},
 		Reach:    reachOf(decodeLinearBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func linearBackCall(f func(LinearBackParams, linearBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeLinearBackParams(c.Params), linearBackBuffers{floats(c.Buffers[0]), c.Buffers[1], c.Buffers[2], floats(c.Buffers[3]), floats(c.Buffers[4])})
+	}
+}
+
+// linearBackKernel is a kernel with the interface of linear_back.wgsl, the given twin and, where there is one, something faster.
+func linearBackKernel(twin func(LinearBackParams, linearBackBuffers), fast ...func(LinearBackParams, linearBackBuffers)) gpu.Kernel {
+	k := linearBackInterface()
+	if withTwins {
+		k.Twin = linearBackCall(twin)
+		for _, f := range fast {
+			k.Fast = linearBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed linear_back_block.wgsl
+var linearBackBlockText string
 
 // Constants of linear_back_block.wgsl.
 const (
@@ -1189,11 +1445,17 @@ const (
 	linearBackBlockNEAR   = 8
 )
 
+//go:embed linear_back_few.wgsl
+var linearBackFewText string
+
 // Constants of linear_back_few.wgsl.
 const (
 	linearBackFewWG      = 256
 	linearBackFewCOLUMNS = 8
 )
+
+//go:embed linear_back_tile.wgsl
+var linearBackTileText string
 
 // Constants of linear_back_tile.wgsl.
 const (
@@ -1205,6 +1467,9 @@ const (
 	linearBackTileSPACE = 512
 )
 
+//go:embed linear_back_tile64.wgsl
+var linearBackTile64Text string
+
 // Constants of linear_back_tile64.wgsl.
 const (
 	linearBackTile64WG    = 256
@@ -1215,11 +1480,17 @@ const (
 	linearBackTile64SPACE = 512
 )
 
+//go:embed linear_block.wgsl
+var linearBlockText string
+
 // Constants of linear_block.wgsl.
 const (
 	linearBlockWG     = 8
 	linearBlockTOKENS = 8
 )
+
+//go:embed linear_norm.wgsl
+var linearNormText string
 
 // Constants of linear_norm.wgsl.
 const (
@@ -1249,6 +1520,7 @@ func (p LinearNormParams) encode() []byte {
 }
 
 func decodeLinearNormParams(b []byte) LinearNormParams {
+	_ = b[31]
 	return LinearNormParams{
 		K:    get32(b[0:]),
 		F:    get32(b[4:]),
@@ -1270,25 +1542,37 @@ type linearNormBuffers struct {
 	Y     []float32 // only F0 to F0+F are written
 }
 
-// linearNormKernel is a kernel with the interface of linear_norm.wgsl, the given twin and, where there is one, something faster.
-func linearNormKernel(twin func(LinearNormParams, linearNormBuffers), fast ...func(LinearNormParams, linearNormBuffers)) gpu.Kernel {
-	call := func(f func(LinearNormParams, linearNormBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeLinearNormParams(c.Params), linearNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), c.Buffers[3], c.Buffers[4], floats(c.Buffers[5]), floats(c.Buffers[6])})
-		}
-	}
-	k := gpu.Kernel{
+func linearNormInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "linear_norm",
+		Source:   linearNormText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "gain", "shift", "w", "s", "bias", "y"},
 		Reach:    reachOf(decodeLinearNormParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func linearNormCall(f func(LinearNormParams, linearNormBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeLinearNormParams(c.Params), linearNormBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), c.Buffers[3], c.Buffers[4], floats(c.Buffers[5]), floats(c.Buffers[6])})
+	}
+}
+
+// linearNormKernel is a kernel with the interface of linear_norm.wgsl, the given twin and, where there is one, something faster.
+func linearNormKernel(twin func(LinearNormParams, linearNormBuffers), fast ...func(LinearNormParams, linearNormBuffers)) gpu.Kernel {
+	k := linearNormInterface()
+	if withTwins {
+		k.Twin = linearNormCall(twin)
+		for _, f := range fast {
+			k.Fast = linearNormCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed linear_row.wgsl
+var linearRowText string
 
 // Constants of linear_row.wgsl.
 const (
@@ -1296,6 +1580,9 @@ const (
 	linearRowROWS   = 4
 	linearRowTOKENS = 8
 )
+
+//go:embed linear_tile.wgsl
+var linearTileText string
 
 // Constants of linear_tile.wgsl.
 const (
@@ -1307,6 +1594,9 @@ const (
 	linearTileSPACE = 512
 )
 
+//go:embed linear_tile64.wgsl
+var linearTile64Text string
+
 // Constants of linear_tile64.wgsl.
 const (
 	linearTile64WG    = 256
@@ -1316,6 +1606,9 @@ const (
 	linearTile64STEPS = 8
 	linearTile64SPACE = 512
 )
+
+//go:embed linear_weight_back.wgsl
+var linearWeightBackText string
 
 // Constants of linear_weight_back.wgsl.
 const (
@@ -1344,6 +1637,7 @@ func (p LinearWeightBackParams) encode() []byte {
 }
 
 func decodeLinearWeightBackParams(b []byte) LinearWeightBackParams {
+	_ = b[31]
 	return LinearWeightBackParams{
 		T:      get32(b[0:]),
 		K:      get32(b[4:]),
@@ -1362,36 +1656,54 @@ type linearWeightBackBuffers struct {
 	Db []float32 // (F)
 }
 
-// linearWeightBackKernel is a kernel with the interface of linear_weight_back.wgsl, the given twin and, where there is one, something faster.
-func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBuffers), fast ...func(LinearWeightBackParams, linearWeightBackBuffers)) gpu.Kernel {
-	call := func(f func(LinearWeightBackParams, linearWeightBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func linearWeightBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "linear_weight_back",
+		Source:   linearWeightBackText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"dy", "x", "dw", "db"},
 		Reach:    reachOf(decodeLinearWeightBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func linearWeightBackCall(f func(LinearWeightBackParams, linearWeightBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeLinearWeightBackParams(c.Params), linearWeightBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// linearWeightBackKernel is a kernel with the interface of linear_weight_back.wgsl, the given twin and, where there is one, something faster.
+func linearWeightBackKernel(twin func(LinearWeightBackParams, linearWeightBackBuffers), fast ...func(LinearWeightBackParams, linearWeightBackBuffers)) gpu.Kernel {
+	k := linearWeightBackInterface()
+	if withTwins {
+		k.Twin = linearWeightBackCall(twin)
+		for _, f := range fast {
+			k.Fast = linearWeightBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed linear_weight_back_block.wgsl
+var linearWeightBackBlockText string
 
 // Constants of linear_weight_back_block.wgsl.
 const (
 	linearWeightBackBlockWG = 64
 )
 
+//go:embed linear_weight_back_few.wgsl
+var linearWeightBackFewText string
+
 // Constants of linear_weight_back_few.wgsl.
 const (
 	linearWeightBackFewWG      = 256
 	linearWeightBackFewCOLUMNS = 8
 )
+
+//go:embed linear_weight_back_tile.wgsl
+var linearWeightBackTileText string
 
 // Constants of linear_weight_back_tile.wgsl.
 const (
@@ -1403,6 +1715,9 @@ const (
 	linearWeightBackTileSPACE = 512
 )
 
+//go:embed linear_weight_back_tile64.wgsl
+var linearWeightBackTile64Text string
+
 // Constants of linear_weight_back_tile64.wgsl.
 const (
 	linearWeightBackTile64WG    = 256
@@ -1412,6 +1727,9 @@ const (
 	linearWeightBackTile64STEPS = 8
 	linearWeightBackTile64SPACE = 512
 )
+
+//go:embed next_token.wgsl
+var nextTokenText string
 
 // Constants of next_token.wgsl.
 const (
@@ -1432,6 +1750,7 @@ func (p NextTokenParams) encode() []byte {
 }
 
 func decodeNextTokenParams(b []byte) NextTokenParams {
+	_ = b[15]
 	return NextTokenParams{
 		V:   get32(b[0:]),
 		Row: get32(b[4:]),
@@ -1446,25 +1765,37 @@ type nextTokenBuffers struct {
 	Rows    []uint32 // rows[0] becomes 0
 }
 
-// nextTokenKernel is a kernel with the interface of next_token.wgsl, the given twin and, where there is one, something faster.
-func nextTokenKernel(twin func(NextTokenParams, nextTokenBuffers), fast ...func(NextTokenParams, nextTokenBuffers)) gpu.Kernel {
-	call := func(f func(NextTokenParams, nextTokenBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeNextTokenParams(c.Params), nextTokenBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
-		}
-	}
-	k := gpu.Kernel{
+func nextTokenInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "next_token",
+		Source:   nextTokenText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"logits", "control", "tokens", "rows"},
 		Reach:    reachOf(decodeNextTokenParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func nextTokenCall(f func(NextTokenParams, nextTokenBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeNextTokenParams(c.Params), nextTokenBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
+	}
+}
+
+// nextTokenKernel is a kernel with the interface of next_token.wgsl, the given twin and, where there is one, something faster.
+func nextTokenKernel(twin func(NextTokenParams, nextTokenBuffers), fast ...func(NextTokenParams, nextTokenBuffers)) gpu.Kernel {
+	k := nextTokenInterface()
+	if withTwins {
+		k.Twin = nextTokenCall(twin)
+		for _, f := range fast {
+			k.Fast = nextTokenCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed nll.wgsl
+var nllText string
 
 // Constants of nll.wgsl.
 const (
@@ -1485,6 +1816,7 @@ func (p NLLParams) encode() []byte {
 }
 
 func decodeNLLParams(b []byte) NLLParams {
+	_ = b[15]
 	return NLLParams{
 		R: get32(b[0:]),
 		V: get32(b[4:]),
@@ -1498,25 +1830,37 @@ type nllBuffers struct {
 	Y      []float32 // (R,2)
 }
 
-// nllKernel is a kernel with the interface of nll.wgsl, the given twin and, where there is one, something faster.
-func nllKernel(twin func(NLLParams, nllBuffers), fast ...func(NLLParams, nllBuffers)) gpu.Kernel {
-	call := func(f func(NLLParams, nllBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func nllInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "nll",
+		Source:   nllText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"logits", "labels", "y"},
 		Reach:    reachOf(decodeNLLParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func nllCall(f func(NLLParams, nllBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeNLLParams(c.Params), nllBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+	}
+}
+
+// nllKernel is a kernel with the interface of nll.wgsl, the given twin and, where there is one, something faster.
+func nllKernel(twin func(NLLParams, nllBuffers), fast ...func(NLLParams, nllBuffers)) gpu.Kernel {
+	k := nllInterface()
+	if withTwins {
+		k.Twin = nllCall(twin)
+		for _, f := range fast {
+			k.Fast = nllCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed normalize.wgsl
+var normalizeText string
 
 // Constants of normalize.wgsl.
 const (
@@ -1537,6 +1881,7 @@ func (p NormalizeParams) encode() []byte {
 }
 
 func decodeNormalizeParams(b []byte) NormalizeParams {
+	_ = b[15]
 	return NormalizeParams{
 		T: get32(b[0:]),
 		D: get32(b[4:]),
@@ -1549,25 +1894,37 @@ type normalizeBuffers struct {
 	Y []float32 // (T,D)
 }
 
-// normalizeKernel is a kernel with the interface of normalize.wgsl, the given twin and, where there is one, something faster.
-func normalizeKernel(twin func(NormalizeParams, normalizeBuffers), fast ...func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
-	call := func(f func(NormalizeParams, normalizeBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		}
-	}
-	k := gpu.Kernel{
+func normalizeInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "normalize",
+		Source:   normalizeText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeNormalizeParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func normalizeCall(f func(NormalizeParams, normalizeBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeNormalizeParams(c.Params), normalizeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// normalizeKernel is a kernel with the interface of normalize.wgsl, the given twin and, where there is one, something faster.
+func normalizeKernel(twin func(NormalizeParams, normalizeBuffers), fast ...func(NormalizeParams, normalizeBuffers)) gpu.Kernel {
+	k := normalizeInterface()
+	if withTwins {
+		k.Twin = normalizeCall(twin)
+		for _, f := range fast {
+			k.Fast = normalizeCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed normalize_back.wgsl
+var normalizeBackText string
 
 // Constants of normalize_back.wgsl.
 const (
@@ -1588,6 +1945,7 @@ func (p NormalizeBackParams) encode() []byte {
 }
 
 func decodeNormalizeBackParams(b []byte) NormalizeBackParams {
+	_ = b[15]
 	return NormalizeBackParams{
 		T: get32(b[0:]),
 		D: get32(b[4:]),
@@ -1601,25 +1959,37 @@ type normalizeBackBuffers struct {
 	Dx []float32 // (T,D)
 }
 
-// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl, the given twin and, where there is one, something faster.
-func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers), fast ...func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
-	call := func(f func(NormalizeBackParams, normalizeBackBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func normalizeBackInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "normalize_back",
+		Source:   normalizeBackText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "dy", "dx"},
 		Reach:    reachOf(decodeNormalizeBackParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func normalizeBackCall(f func(NormalizeBackParams, normalizeBackBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeNormalizeBackParams(c.Params), normalizeBackBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2])})
+	}
+}
+
+// normalizeBackKernel is a kernel with the interface of normalize_back.wgsl, the given twin and, where there is one, something faster.
+func normalizeBackKernel(twin func(NormalizeBackParams, normalizeBackBuffers), fast ...func(NormalizeBackParams, normalizeBackBuffers)) gpu.Kernel {
+	k := normalizeBackInterface()
+	if withTwins {
+		k.Twin = normalizeBackCall(twin)
+		for _, f := range fast {
+			k.Fast = normalizeBackCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed patches.wgsl
+var patchesText string
 
 // Constants of patches.wgsl.
 const (
@@ -1642,6 +2012,7 @@ func (p PatchesParams) encode() []byte {
 }
 
 func decodePatchesParams(b []byte) PatchesParams {
+	_ = b[15]
 	return PatchesParams{
 		B: get32(b[0:]),
 		S: get32(b[4:]),
@@ -1655,25 +2026,37 @@ type patchesBuffers struct {
 	Y []float32 // (B·G·G,3·P·P)
 }
 
-// patchesKernel is a kernel with the interface of patches.wgsl, the given twin and, where there is one, something faster.
-func patchesKernel(twin func(PatchesParams, patchesBuffers), fast ...func(PatchesParams, patchesBuffers)) gpu.Kernel {
-	call := func(f func(PatchesParams, patchesBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		}
-	}
-	k := gpu.Kernel{
+func patchesInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "patches",
+		Source:   patchesText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodePatchesParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func patchesCall(f func(PatchesParams, patchesBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodePatchesParams(c.Params), patchesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// patchesKernel is a kernel with the interface of patches.wgsl, the given twin and, where there is one, something faster.
+func patchesKernel(twin func(PatchesParams, patchesBuffers), fast ...func(PatchesParams, patchesBuffers)) gpu.Kernel {
+	k := patchesInterface()
+	if withTwins {
+		k.Twin = patchesCall(twin)
+		for _, f := range fast {
+			k.Fast = patchesCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed rescale_row.wgsl
+var rescaleRowText string
 
 // Constants of rescale_row.wgsl.
 const (
@@ -1696,6 +2079,7 @@ func (p RescaleRowParams) encode() []byte {
 }
 
 func decodeRescaleRowParams(b []byte) RescaleRowParams {
+	_ = b[15]
 	return RescaleRowParams{
 		First: get32(b[0:]),
 		N:     get32(b[4:]),
@@ -1708,25 +2092,37 @@ type rescaleRowBuffers struct {
 	W []float32
 }
 
-// rescaleRowKernel is a kernel with the interface of rescale_row.wgsl, the given twin and, where there is one, something faster.
-func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers), fast ...func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel {
-	call := func(f func(RescaleRowParams, rescaleRowBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
-		}
-	}
-	k := gpu.Kernel{
+func rescaleRowInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "rescale_row",
+		Source:   rescaleRowText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.ReadWrite},
 		Labels:   []string{"w"},
 		Reach:    reachOf(decodeRescaleRowParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func rescaleRowCall(f func(RescaleRowParams, rescaleRowBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeRescaleRowParams(c.Params), rescaleRowBuffers{floats(c.Buffers[0])})
+	}
+}
+
+// rescaleRowKernel is a kernel with the interface of rescale_row.wgsl, the given twin and, where there is one, something faster.
+func rescaleRowKernel(twin func(RescaleRowParams, rescaleRowBuffers), fast ...func(RescaleRowParams, rescaleRowBuffers)) gpu.Kernel {
+	k := rescaleRowInterface()
+	if withTwins {
+		k.Twin = rescaleRowCall(twin)
+		for _, f := range fast {
+			k.Fast = rescaleRowCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed scatter_rows.wgsl
+var scatterRowsText string
 
 // Constants of scatter_rows.wgsl.
 const (
@@ -1749,6 +2145,7 @@ func (p ScatterRowsParams) encode() []byte {
 }
 
 func decodeScatterRowsParams(b []byte) ScatterRowsParams {
+	_ = b[15]
 	return ScatterRowsParams{
 		T: get32(b[0:]),
 		R: get32(b[4:]),
@@ -1763,25 +2160,37 @@ type scatterRowsBuffers struct {
 	Y     []float32 // (T,D)
 }
 
-// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl, the given twin and, where there is one, something faster.
-func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers), fast ...func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
-	call := func(f func(ScatterRowsParams, scatterRowsBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func scatterRowsInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "scatter_rows",
+		Source:   scatterRowsText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "index", "y"},
 		Reach:    reachOf(decodeScatterRowsParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func scatterRowsCall(f func(ScatterRowsParams, scatterRowsBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeScatterRowsParams(c.Params), scatterRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+	}
+}
+
+// scatterRowsKernel is a kernel with the interface of scatter_rows.wgsl, the given twin and, where there is one, something faster.
+func scatterRowsKernel(twin func(ScatterRowsParams, scatterRowsBuffers), fast ...func(ScatterRowsParams, scatterRowsBuffers)) gpu.Kernel {
+	k := scatterRowsInterface()
+	if withTwins {
+		k.Twin = scatterRowsCall(twin)
+		for _, f := range fast {
+			k.Fast = scatterRowsCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed similarities.wgsl
+var similaritiesText string
 
 // Constants of similarities.wgsl.
 const (
@@ -1802,6 +2211,7 @@ func (p SimilaritiesParams) encode() []byte {
 }
 
 func decodeSimilaritiesParams(b []byte) SimilaritiesParams {
+	_ = b[15]
 	return SimilaritiesParams{
 		B: get32(b[0:]),
 		S: get32(b[4:]),
@@ -1816,25 +2226,37 @@ type similaritiesBuffers struct {
 	Y     []float32 // (B,B)
 }
 
-// similaritiesKernel is a kernel with the interface of similarities.wgsl, the given twin and, where there is one, something faster.
-func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers), fast ...func(SimilaritiesParams, similaritiesBuffers)) gpu.Kernel {
-	call := func(f func(SimilaritiesParams, similaritiesBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func similaritiesInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "similarities",
+		Source:   similaritiesText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"a", "b", "scale", "y"},
 		Reach:    reachOf(decodeSimilaritiesParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func similaritiesCall(f func(SimilaritiesParams, similaritiesBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeSimilaritiesParams(c.Params), similaritiesBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// similaritiesKernel is a kernel with the interface of similarities.wgsl, the given twin and, where there is one, something faster.
+func similaritiesKernel(twin func(SimilaritiesParams, similaritiesBuffers), fast ...func(SimilaritiesParams, similaritiesBuffers)) gpu.Kernel {
+	k := similaritiesInterface()
+	if withTwins {
+		k.Twin = similaritiesCall(twin)
+		for _, f := range fast {
+			k.Fast = similaritiesCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed square_sums.wgsl
+var squareSumsText string
 
 // Constants of square_sums.wgsl.
 const (
@@ -1858,6 +2280,7 @@ func (p SquareSumsParams) encode() []byte {
 }
 
 func decodeSquareSumsParams(b []byte) SquareSumsParams {
+	_ = b[15]
 	return SquareSumsParams{
 		First: get32(b[0:]),
 		N:     get32(b[4:]),
@@ -1871,25 +2294,37 @@ type squareSumsBuffers struct {
 	Y []float32
 }
 
-// squareSumsKernel is a kernel with the interface of square_sums.wgsl, the given twin and, where there is one, something faster.
-func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers), fast ...func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel {
-	call := func(f func(SquareSumsParams, squareSumsBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		}
-	}
-	k := gpu.Kernel{
+func squareSumsInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "square_sums",
+		Source:   squareSumsText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"g", "y"},
 		Reach:    reachOf(decodeSquareSumsParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func squareSumsCall(f func(SquareSumsParams, squareSumsBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeSquareSumsParams(c.Params), squareSumsBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// squareSumsKernel is a kernel with the interface of square_sums.wgsl, the given twin and, where there is one, something faster.
+func squareSumsKernel(twin func(SquareSumsParams, squareSumsBuffers), fast ...func(SquareSumsParams, squareSumsBuffers)) gpu.Kernel {
+	k := squareSumsInterface()
+	if withTwins {
+		k.Twin = squareSumsCall(twin)
+		for _, f := range fast {
+			k.Fast = squareSumsCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed store_rows.wgsl
+var storeRowsText string
 
 // Constants of store_rows.wgsl.
 const (
@@ -1918,6 +2353,7 @@ func (p StoreRowsParams) encode() []byte {
 }
 
 func decodeStoreRowsParams(b []byte) StoreRowsParams {
+	_ = b[31]
 	return StoreRowsParams{
 		T:            get32(b[0:]),
 		Width:        get32(b[4:]),
@@ -1935,25 +2371,37 @@ type storeRowsBuffers struct {
 	Y      []float32 // (rows,TargetStride)
 }
 
-// storeRowsKernel is a kernel with the interface of store_rows.wgsl, the given twin and, where there is one, something faster.
-func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers), fast ...func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
-	call := func(f func(StoreRowsParams, storeRowsBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
-		}
-	}
-	k := gpu.Kernel{
+func storeRowsInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "store_rows",
+		Source:   storeRowsText,
 		Params:   32,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "tokens", "y"},
 		Reach:    reachOf(decodeStoreRowsParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func storeRowsCall(f func(StoreRowsParams, storeRowsBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeStoreRowsParams(c.Params), storeRowsBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2])})
+	}
+}
+
+// storeRowsKernel is a kernel with the interface of store_rows.wgsl, the given twin and, where there is one, something faster.
+func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers), fast ...func(StoreRowsParams, storeRowsBuffers)) gpu.Kernel {
+	k := storeRowsInterface()
+	if withTwins {
+		k.Twin = storeRowsCall(twin)
+		for _, f := range fast {
+			k.Fast = storeRowsCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed sum.wgsl
+var sumText string
 
 // Constants of sum.wgsl.
 const (
@@ -1974,6 +2422,7 @@ func (p SumParams) encode() []byte {
 }
 
 func decodeSumParams(b []byte) SumParams {
+	_ = b[15]
 	return SumParams{
 		N:  get32(b[0:]),
 		At: get32(b[4:]),
@@ -1986,25 +2435,37 @@ type sumBuffers struct {
 	Y []float32
 }
 
-// sumKernel is a kernel with the interface of sum.wgsl, the given twin and, where there is one, something faster.
-func sumKernel(twin func(SumParams, sumBuffers), fast ...func(SumParams, sumBuffers)) gpu.Kernel {
-	call := func(f func(SumParams, sumBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
-		}
-	}
-	k := gpu.Kernel{
+func sumInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "sum",
+		Source:   sumText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"x", "y"},
 		Reach:    reachOf(decodeSumParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func sumCall(f func(SumParams, sumBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeSumParams(c.Params), sumBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// sumKernel is a kernel with the interface of sum.wgsl, the given twin and, where there is one, something faster.
+func sumKernel(twin func(SumParams, sumBuffers), fast ...func(SumParams, sumBuffers)) gpu.Kernel {
+	k := sumInterface()
+	if withTwins {
+		k.Twin = sumCall(twin)
+		for _, f := range fast {
+			k.Fast = sumCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed top_k.wgsl
+var topKText string
 
 // Constants of top_k.wgsl.
 const (
@@ -2029,6 +2490,7 @@ func (p TopKParams) encode() []byte {
 }
 
 func decodeTopKParams(b []byte) TopKParams {
+	_ = b[15]
 	return TopKParams{
 		N:       get32(b[0:]),
 		K:       get32(b[4:]),
@@ -2045,30 +2507,45 @@ type topKBuffers struct {
 	OutRows   []uint32 // (blocks,K)
 }
 
-// topKKernel is a kernel with the interface of top_k.wgsl, the given twin and, where there is one, something faster.
-func topKKernel(twin func(TopKParams, topKBuffers), fast ...func(TopKParams, topKBuffers)) gpu.Kernel {
-	call := func(f func(TopKParams, topKBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
-		}
-	}
-	k := gpu.Kernel{
+func topKInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "top_k",
+		Source:   topKText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
 		Labels:   []string{"scores", "index", "out_scores", "out_rows"},
 		Reach:    reachOf(decodeTopKParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func topKCall(f func(TopKParams, topKBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeTopKParams(c.Params), topKBuffers{c.Buffers[0], c.Buffers[1], c.Buffers[2], c.Buffers[3]})
+	}
+}
+
+// topKKernel is a kernel with the interface of top_k.wgsl, the given twin and, where there is one, something faster.
+func topKKernel(twin func(TopKParams, topKBuffers), fast ...func(TopKParams, topKBuffers)) gpu.Kernel {
+	k := topKInterface()
+	if withTwins {
+		k.Twin = topKCall(twin)
+		for _, f := range fast {
+			k.Fast = topKCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed top_k_software.wgsl
+var topKSoftwareText string
 
 // Constants of top_k_software.wgsl.
 const (
 	topKSoftwareWG = 8
 )
+
+//go:embed vision_embed.wgsl
+var visionEmbedText string
 
 // Constants of vision_embed.wgsl.
 const (
@@ -2091,6 +2568,7 @@ func (p VisionEmbedParams) encode() []byte {
 }
 
 func decodeVisionEmbedParams(b []byte) VisionEmbedParams {
+	_ = b[15]
 	return VisionEmbedParams{
 		B: get32(b[0:]),
 		N: get32(b[4:]),
@@ -2106,22 +2584,251 @@ type visionEmbedBuffers struct {
 	Y        []float32 // (B·N,D)
 }
 
-// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl, the given twin and, where there is one, something faster.
-func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers), fast ...func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
-	call := func(f func(VisionEmbedParams, visionEmbedBuffers)) func(gpu.Call) {
-		return func(c gpu.Call) {
-			f(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
-		}
-	}
-	k := gpu.Kernel{
+func visionEmbedInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "vision_embed",
+		Source:   visionEmbedText,
 		Params:   16,
 		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.Read, gpu.ReadWrite},
 		Labels:   []string{"patches", "cls", "position", "y"},
 		Reach:    reachOf(decodeVisionEmbedParams),
-		Twin:     call(twin),
 	}
-	for _, f := range fast {
-		k.Fast = call(f)
+}
+
+func visionEmbedCall(f func(VisionEmbedParams, visionEmbedBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeVisionEmbedParams(c.Params), visionEmbedBuffers{floats(c.Buffers[0]), floats(c.Buffers[1]), floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// visionEmbedKernel is a kernel with the interface of vision_embed.wgsl, the given twin and, where there is one, something faster.
+func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers), fast ...func(VisionEmbedParams, visionEmbedBuffers)) gpu.Kernel {
+	k := visionEmbedInterface()
+	if withTwins {
+		k.Twin = visionEmbedCall(twin)
+		for _, f := range fast {
+			k.Fast = visionEmbedCall(f)
+		}
 	}
 	return k
 }
+
+//go:embed shared/activate.wgsl
+var sharedActivate string
+
+//go:embed shared/attention_alone.wgsl
+var sharedAttentionAlone string
+
+//go:embed shared/attention_back_out.wgsl
+var sharedAttentionBackOut string
+
+//go:embed shared/attention_chunks.wgsl
+var sharedAttentionChunks string
+
+//go:embed shared/attention_out.wgsl
+var sharedAttentionOut string
+
+//go:embed shared/attention_own.wgsl
+var sharedAttentionOwn string
+
+//go:embed shared/best.wgsl
+var sharedBest string
+
+//go:embed shared/candidate.wgsl
+var sharedCandidate string
+
+//go:embed shared/erf.wgsl
+var sharedErf string
+
+//go:embed shared/grid.wgsl
+var sharedGrid string
+
+//go:embed shared/line_stats.wgsl
+var sharedLineStats string
+
+//go:embed shared/linear_back_head.wgsl
+var sharedLinearBackHead string
+
+//go:embed shared/linear_back_tiles.wgsl
+var sharedLinearBackTiles string
+
+//go:embed shared/linear_chunk_f16.wgsl
+var sharedLinearChunkF16 string
+
+//go:embed shared/linear_chunk_f32.wgsl
+var sharedLinearChunkF32 string
+
+//go:embed shared/linear_chunk_q4.wgsl
+var sharedLinearChunkQ4 string
+
+//go:embed shared/linear_chunk_q8.wgsl
+var sharedLinearChunkQ8 string
+
+//go:embed shared/linear_dots.wgsl
+var sharedLinearDots string
+
+//go:embed shared/linear_head.wgsl
+var sharedLinearHead string
+
+//go:embed shared/linear_near_alone.wgsl
+var sharedLinearNearAlone string
+
+//go:embed shared/linear_near_subgroup.wgsl
+var sharedLinearNearSubgroup string
+
+//go:embed shared/linear_out.wgsl
+var sharedLinearOut string
+
+//go:embed shared/linear_store4.wgsl
+var sharedLinearStore4 string
+
+//go:embed shared/linear_sum_group.wgsl
+var sharedLinearSumGroup string
+
+//go:embed shared/linear_sum_subgroup.wgsl
+var sharedLinearSumSubgroup string
+
+//go:embed shared/linear_sum_subgroups.wgsl
+var sharedLinearSumSubgroups string
+
+//go:embed shared/linear_tiles.wgsl
+var sharedLinearTiles string
+
+//go:embed shared/linear_weight_back_head.wgsl
+var sharedLinearWeightBackHead string
+
+//go:embed shared/linear_weight_back_tiles.wgsl
+var sharedLinearWeightBackTiles string
+
+//go:embed shared/reduce.wgsl
+var sharedReduce string
+
+//go:embed shared/reduce_best.wgsl
+var sharedReduceBest string
+
+//go:embed shared/rows_any.wgsl
+var sharedRowsAny string
+
+//go:embed shared/rows_vec4.wgsl
+var sharedRowsVec4 string
+
+//go:embed shared/sum_slices.wgsl
+var sharedSumSlices string
+
+//go:embed shared/tile_128.wgsl
+var sharedTile128 string
+
+//go:embed shared/tile_64.wgsl
+var sharedTile64 string
+
+//go:embed shared/upstream_any.wgsl
+var sharedUpstreamAny string
+
+//go:embed shared/upstream_vec4.wgsl
+var sharedUpstreamVec4 string
+
+//go:embed shared/weight_f16.wgsl
+var sharedWeightF16 string
+
+//go:embed shared/weight_f32.wgsl
+var sharedWeightF32 string
+
+//go:embed shared/weight_q4.wgsl
+var sharedWeightQ4 string
+
+//go:embed shared/weight_q8.wgsl
+var sharedWeightQ8 string
+
+// shared is the text of shared/NAME.wgsl, "" where there is none.
+func shared(name string) string {
+	switch name {
+	case "activate":
+		return sharedActivate
+	case "attention_alone":
+		return sharedAttentionAlone
+	case "attention_back_out":
+		return sharedAttentionBackOut
+	case "attention_chunks":
+		return sharedAttentionChunks
+	case "attention_out":
+		return sharedAttentionOut
+	case "attention_own":
+		return sharedAttentionOwn
+	case "best":
+		return sharedBest
+	case "candidate":
+		return sharedCandidate
+	case "erf":
+		return sharedErf
+	case "grid":
+		return sharedGrid
+	case "line_stats":
+		return sharedLineStats
+	case "linear_back_head":
+		return sharedLinearBackHead
+	case "linear_back_tiles":
+		return sharedLinearBackTiles
+	case "linear_chunk_f16":
+		return sharedLinearChunkF16
+	case "linear_chunk_f32":
+		return sharedLinearChunkF32
+	case "linear_chunk_q4":
+		return sharedLinearChunkQ4
+	case "linear_chunk_q8":
+		return sharedLinearChunkQ8
+	case "linear_dots":
+		return sharedLinearDots
+	case "linear_head":
+		return sharedLinearHead
+	case "linear_near_alone":
+		return sharedLinearNearAlone
+	case "linear_near_subgroup":
+		return sharedLinearNearSubgroup
+	case "linear_out":
+		return sharedLinearOut
+	case "linear_store4":
+		return sharedLinearStore4
+	case "linear_sum_group":
+		return sharedLinearSumGroup
+	case "linear_sum_subgroup":
+		return sharedLinearSumSubgroup
+	case "linear_sum_subgroups":
+		return sharedLinearSumSubgroups
+	case "linear_tiles":
+		return sharedLinearTiles
+	case "linear_weight_back_head":
+		return sharedLinearWeightBackHead
+	case "linear_weight_back_tiles":
+		return sharedLinearWeightBackTiles
+	case "reduce":
+		return sharedReduce
+	case "reduce_best":
+		return sharedReduceBest
+	case "rows_any":
+		return sharedRowsAny
+	case "rows_vec4":
+		return sharedRowsVec4
+	case "sum_slices":
+		return sharedSumSlices
+	case "tile_128":
+		return sharedTile128
+	case "tile_64":
+		return sharedTile64
+	case "upstream_any":
+		return sharedUpstreamAny
+	case "upstream_vec4":
+		return sharedUpstreamVec4
+	case "weight_f16":
+		return sharedWeightF16
+	case "weight_f32":
+		return sharedWeightF32
+	case "weight_q4":
+		return sharedWeightQ4
+	case "weight_q8":
+		return sharedWeightQ8
+	}
+	return ""
+}
+
+// textsHash is the SHA-256 of all texts.
+const textsHash = "b7e336d2c4b8525d227d64c6b6d85e281c18a90cf7c3e45b169a926632e40e99"

@@ -12,10 +12,15 @@ import (
 func LayerNorm(info gpu.Info, p LayerNormParams) Dispatch {
 	v, groups := variant{file: "layer_norm"}, int(p.T)
 	if info.Software && p.D%4 == 0 {
-		v.file = "layer_norm_software"
+		v = variant{file: "layer_norm_software", text: layerNormSoftwareText}
 		groups = ceil(groups, layerNormSoftwareWG)
 	}
-	return Dispatch{kernel(v, layerNormKernel(byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows))), p.encode(), grid(groups)}
+	k := layerNormInterface()
+	if withTwins {
+		twin, fast := byRows(func(p LayerNormParams) int { return int(p.T) }, layerNormRows)
+		k.Twin, k.Fast = layerNormCall(twin), layerNormCall(fast)
+	}
+	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
 }
 
 func layerNormRows(p LayerNormParams, b layerNormBuffers, first, last int) {

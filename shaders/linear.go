@@ -25,10 +25,14 @@ const (
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	v, groups := linearVariant(info, format, p)
-	twin := func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) }
-	fast := func(p LinearParams, b linearBuffers) { linearFast(format, p, b) }
-	k := linearKernel(twin, fast)
-	k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
+	k := linearInterface()
+	if withReach {
+		k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
+	}
+	if withTwins {
+		k.Twin = linearCall(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })
+		k.Fast = linearCall(func(p LinearParams, b linearBuffers) { linearFast(format, p, b) })
+	}
 	f := choose(info, func() string { return linearClass(format, p) }, func() []form { return linearForms(info, format, p) }, form{v, groups})
 	return Dispatch{kernel(f.variant, k), p.encode(), grid(f.groups)}
 }
@@ -46,9 +50,9 @@ func linearVariant(info gpu.Info, format Format, p LinearParams) (variant, int) 
 		return linearRow(info, format, T, F)
 	}
 	if n := ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE); T > linearTile64SIDE && n >= linearFill {
-		return variant{file: "linear_tile", imports: format.imports()}, n
+		return variant{file: "linear_tile", text: linearTileText, imports: format.imports()}, n
 	}
-	return variant{file: "linear_tile64", imports: format.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)
+	return variant{file: "linear_tile64", text: linearTile64Text, imports: format.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)
 }
 
 const (
@@ -72,7 +76,7 @@ func linearBlock(info gpu.Info, format Format, T, K, F int) (variant, int) {
 
 // linearBlockOf is the text for so many tokens of an invocation, in which so many lanes share what they read of x; 0 if none do.
 func linearBlockOf(format Format, T, F, tokens, near int) (variant, int) {
-	v := variant{file: "linear_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
+	v := variant{file: "linear_block", text: linearBlockText, imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
 	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
 	v.imports["linear_near"] = "linear_near_alone"
 	if near > 0 {
@@ -109,13 +113,13 @@ func linearRow(info gpu.Info, format Format, T, F int) (variant, int) {
 	case T <= 4:
 		tokens = 4
 	}
-	v, rows := linearLanes(info, format, F, "linear_row")
+	v, rows := linearLanes(info, format, F, "linear_row", linearRowText)
 	v.consts["TOKENS"] = tokens
 	return v, ceil(F, rows) * ceil(T, tokens)
 }
 
 // linearLanes is what matrix-vector texts have in common: the features of a workgroup, and how lanes read a row and add up.
-func linearLanes(info gpu.Info, format Format, F int, file string) (v variant, rows int) {
+func linearLanes(info gpu.Info, format Format, F int, file, text string) (v variant, rows int) {
 	rows = 4
 	switch {
 	case F < 2048:
@@ -123,7 +127,7 @@ func linearLanes(info gpu.Info, format Format, F int, file string) (v variant, r
 	case F < 8192:
 		rows = 2
 	}
-	v = variant{file: file, imports: format.imports(), consts: map[string]int{"ROWS": rows}}
+	v = variant{file: file, text: text, imports: format.imports(), consts: map[string]int{"ROWS": rows}}
 	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
 	f := info.Features
 	switch {

@@ -39,16 +39,16 @@ func linearBackVariant(info gpu.Info, format Format, p LinearBackParams) (varian
 		if T == 1 {
 			tokens = 1
 		}
-		v := variant{file: "linear_back_block", imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
+		v := variant{file: "linear_back_block", text: linearBackBlockText, imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
 		return v, ceil(ceil(T, tokens)*ceil(K/4, linearBackBlockNEAR)*linearBackBlockNEAR, linearBackBlockWG)
 	}
 	if T <= linearFew {
-		return variant{file: "linear_back_few", imports: format.imports()}, ceil(T, 4) * ceil(K/4, linearBackFewCOLUMNS)
+		return variant{file: "linear_back_few", text: linearBackFewText, imports: format.imports()}, ceil(T, 4) * ceil(K/4, linearBackFewCOLUMNS)
 	}
 	if n := ceil(T, linearBackTileSIDE) * ceil(K, linearBackTileSIDE); T > linearBackTile64SIDE && n >= linearFill {
-		return variant{file: "linear_back_tile", imports: format.imports()}, n
+		return variant{file: "linear_back_tile", text: linearBackTileText, imports: format.imports()}, n
 	}
-	return variant{file: "linear_back_tile64", imports: format.imports()}, ceil(T, linearBackTile64SIDE) * ceil(K, linearBackTile64SIDE)
+	return variant{file: "linear_back_tile64", text: linearBackTile64Text, imports: format.imports()}, ceil(T, linearBackTile64SIDE) * ceil(K, linearBackTile64SIDE)
 }
 
 func linearBackTwin(format Format, p LinearBackParams, b linearBackBuffers) {

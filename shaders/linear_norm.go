@@ -19,18 +19,25 @@ func LinearNorms(info gpu.Info, T, K int) bool {
 //
 // The format must fit K, a multiple of 4. Bias is read only where p.Bias is 1.
 func LinearNorm(info gpu.Info, format Format, p LinearNormParams) Dispatch {
-	v, rows := linearLanes(info, format, int(p.F), "linear_norm")
-	run := func(linear func(Format, LinearParams, linearBuffers)) func(LinearNormParams, linearNormBuffers) {
-		return func(p LinearNormParams, b linearNormBuffers) {
-			K := int(p.K)
-			x := make([]float32, K)
-			layerNormRows(LayerNormParams{T: 1, D: p.K, Eps: p.Eps}, layerNormBuffers{X: b.X[:K], Weight: b.Gain[:K], Bias: b.Shift[:K], Y: x}, 0, 1)
-			linear(format, LinearParams{T: 1, K: p.K, F: p.F, F0: p.F0, Stride: p.F0 + p.F, Act: p.Act, Bias: p.Bias}, linearBuffers{X: x, W: b.W, S: b.S, Bias: b.Bias, Y: b.Y})
-		}
+	v, rows := linearLanes(info, format, int(p.F), "linear_norm", "")
+	k := linearNormInterface()
+	if withReach {
+		k.Reach = func(b []byte) []uint64 { return decodeLinearNormParams(b).reachIn(format) }
 	}
-	k := linearNormKernel(run(linearTwin), run(linearFast))
-	k.Reach = func(b []byte) []uint64 { return decodeLinearNormParams(b).reachIn(format) }
+	if withTwins {
+		k.Twin, k.Fast = linearNormCall(linearNormBy(format, linearTwin)), linearNormCall(linearNormBy(format, linearFast))
+	}
 	return Dispatch{kernel(v, k), p.encode(), grid(ceil(int(p.F), rows))}
+}
+
+// linearNormBy is LayerNorm, then a linear layer.
+func linearNormBy(format Format, linear func(Format, LinearParams, linearBuffers)) func(LinearNormParams, linearNormBuffers) {
+	return func(p LinearNormParams, b linearNormBuffers) {
+		K := int(p.K)
+		x := make([]float32, K)
+		layerNormRows(LayerNormParams{T: 1, D: p.K, Eps: p.Eps}, layerNormBuffers{X: b.X[:K], Weight: b.Gain[:K], Bias: b.Shift[:K], Y: x}, 0, 1)
+		linear(format, LinearParams{T: 1, K: p.K, F: p.F, F0: p.F0, Stride: p.F0 + p.F, Act: p.Act, Bias: p.Bias}, linearBuffers{X: x, W: b.W, S: b.S, Bias: b.Bias, Y: b.Y})
+	}
 }
 
 func (p LinearNormParams) reachIn(f Format) []uint64 {

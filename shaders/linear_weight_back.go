@@ -29,15 +29,15 @@ func linearWeightBackVariant(info gpu.Info, p LinearWeightBackParams) (variant, 
 		return variant{file: "linear_weight_back"}, ceil(F*K, linearWeightBackWG)
 	}
 	if info.Software {
-		return variant{file: "linear_weight_back_block"}, ceil(ceil(F, 4)*K/4, linearWeightBackBlockWG)
+		return variant{file: "linear_weight_back_block", text: linearWeightBackBlockText}, ceil(ceil(F, 4)*K/4, linearWeightBackBlockWG)
 	}
 	if F <= linearWeightBackFew {
-		return variant{file: "linear_weight_back_few"}, ceil(F, 2) * ceil(K/4, linearWeightBackFewCOLUMNS)
+		return variant{file: "linear_weight_back_few", text: linearWeightBackFewText}, ceil(F, 2) * ceil(K/4, linearWeightBackFewCOLUMNS)
 	}
 	if n := ceil(F, linearWeightBackTileSIDE) * ceil(K, linearWeightBackTileSIDE); F > linearWeightBackTile64SIDE && n >= linearFill {
-		return variant{file: "linear_weight_back_tile"}, n
+		return variant{file: "linear_weight_back_tile", text: linearWeightBackTileText}, n
 	}
-	return variant{file: "linear_weight_back_tile64"}, ceil(F, linearWeightBackTile64SIDE) * ceil(K, linearWeightBackTile64SIDE)
+	return variant{file: "linear_weight_back_tile64", text: linearWeightBackTile64Text}, ceil(F, linearWeightBackTile64SIDE) * ceil(K, linearWeightBackTile64SIDE)
 }
 
 func linearWeightBackTwin(p LinearWeightBackParams, b linearWeightBackBuffers) {

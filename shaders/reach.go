@@ -2,7 +2,13 @@
 
 package shaders
 
-import "math"
+import (
+	"math"
+	"runtime"
+)
+
+// withReach says whether kernels say what they reach. A program for wasip1 without twins has no device but gpu/remote, whose host asks its own kernels.
+const withReach = withTwins || runtime.GOOS != "wasip1"
 
 // reacher is parameters that say how many words of each binding their kernel looks at, in binding order: see gpu.Kernel. Kernels without are not for
 // programs that nobody trusts.
@@ -10,6 +16,9 @@ type reacher interface{ reach() []uint64 }
 
 // reachOf is the Reach of a kernel with parameters P, nil where those say nothing.
 func reachOf[P any](decode func([]byte) P) func([]byte) []uint64 {
+	if !withReach {
+		return nil
+	}
 	var p P
 	if _, ok := any(p).(reacher); !ok {
 		return nil

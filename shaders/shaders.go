@@ -12,7 +12,6 @@
 package shaders
 
 import (
-	"embed"
 	"fmt"
 	"slices"
 	"sort"
@@ -24,9 +23,6 @@ import (
 
 //go:generate go run fromage/internal/genkernels
 
-//go:embed *.wgsl shared/*.wgsl
-var files embed.FS
-
 // Dispatch is one run of a kernel, ready for a gpu.List once the caller knows pipeline and buffers.
 type Dispatch struct {
 	Kernel *gpu.Kernel
@@ -37,6 +33,7 @@ type Dispatch struct {
 // variant says how a kernel's text is made from its file.
 type variant struct {
 	file    string            // without .wgsl
+	text    string            // of the file; "" for the kernel's own
 	imports map[string]string // what `//#import KEY` brings in, where it is not shared/KEY.wgsl
 	consts  map[string]int    // values for `const KEY: u32 = …u;`
 }
@@ -61,17 +58,21 @@ func sortedKeys[V any](m map[string]V) []string {
 	for k := range m {
 		keys = append(keys, k)
 	}
-	sort.Strings(keys)
+	sort.Slice(keys, func(i, j int) bool { return keys[i] < keys[j] })
 	return keys
 }
 
 var kernels sync.Map // name → *gpu.Kernel
 
-// kernel returns the kernel of v; each is made once. base carries what is the same for all variants: parameters, bindings, twin.
+// kernel returns the kernel of v; each is made once. base carries the kernel's own file and text, and what is
+// the same for all variants: parameters, bindings, twin.
 func kernel(v variant, base gpu.Kernel) *gpu.Kernel {
 	name := v.name()
 	if k, ok := kernels.Load(name); ok {
 		return k.(*gpu.Kernel)
+	}
+	if v.text == "" && v.file == base.Name {
+		v.text = base.Source
 	}
 	base.Name = name
 	base.Source = source(v)
@@ -80,11 +81,11 @@ func kernel(v variant, base gpu.Kernel) *gpu.Kernel {
 	return k.(*gpu.Kernel)
 }
 
-// source makes the whole text of a variant: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced. A missing file or constant is our own
+// source makes the whole text of a variant: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced. A missing text or constant is our own
 // mistake, so it panics. Package regexp would be a tenth of a wasm guest.
 func source(v variant) string {
 	var imported, text strings.Builder
-	for line := range strings.Lines(read(v.file + ".wgsl")) {
+	for line := range strings.Lines(v.text) {
 		key, ok := strings.CutPrefix(line, "//#import ")
 		if !ok {
 			imported.WriteString(line)
@@ -94,8 +95,15 @@ func source(v variant) string {
 		if file, ok := v.imports[key]; ok {
 			key = file
 		}
-		imported.WriteString(read("shared/" + key + ".wgsl"))
+		part := shared(key)
+		if part == "" {
+			panic("shaders: there is no shared/" + key + ".wgsl")
+		}
+		imported.WriteString(part)
 		imported.WriteString("\n")
+	}
+	if imported.Len() == 0 {
+		panic("shaders: the variant " + v.file + " has no text")
 	}
 	seen := 0
 	for line := range strings.Lines(imported.String()) {
@@ -125,14 +133,6 @@ func constant(line string) (name, rest string, ok bool) {
 	}
 	rest, ok = strings.CutPrefix(strings.TrimLeft(rest, "0123456789"), "u;")
 	return name, rest, ok
-}
-
-func read(name string) string {
-	b, err := files.ReadFile(name)
-	if err != nil {
-		panic("shaders: " + err.Error())
-	}
-	return string(b)
 }
 
 // ceil returns how many groups of size n cover total.

@@ -19,7 +19,7 @@ func TopK(info gpu.Info, p TopKParams) Dispatch {
 	v, groups := variant{file: "top_k"}, p.blocks()
 	// In the worst case, rising scores, the software text goes through K rounds a score, and lavapipe ends an invocation's loops after 65535.
 	if info.Software && int(p.Block)*(int(p.K)+1)+int(p.K) < 1<<16 {
-		v.file, groups = "top_k_software", ceil(groups, topKSoftwareWG)
+		v.file, v.text, groups = "top_k_software", topKSoftwareText, ceil(groups, topKSoftwareWG)
 	}
 	return Dispatch{kernel(v, topKKernel(topKTwin)), p.encode(), grid(groups)}
 }

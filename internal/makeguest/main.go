@@ -8,14 +8,16 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+
+	"fromage/internal/wasmbuild"
 )
 
 // maxSize is the most bytes that the program may have: what a host without it in its cache compiles in a second or two.
-const maxSize = 6 << 20
+const maxSize = 5_000_000
 
 func main() {
 	if len(os.Args) != 2 {
@@ -29,19 +31,7 @@ func main() {
 }
 
 func build(out string) error {
-	dir, err := os.MkdirTemp("", "makeguest-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	wasm := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", wasm, "./wasm/headless/guest")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("build wasm/headless/guest: %w", err)
-	}
-	data, err := os.ReadFile(wasm)
+	data, err := wasmbuild.Build(context.Background(), "wasip1", "fromage/wasm/headless/guest")
 	if err != nil {
 		return err
 	}

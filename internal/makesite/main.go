@@ -9,6 +9,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"strings"
 
 	"github.com/andybalholm/brotli"
+
+	"fromage/internal/wasmbuild"
 )
 
 func main() {
@@ -31,19 +34,7 @@ func main() {
 }
 
 func build(out string) error {
-	dir, err := os.MkdirTemp("", "makesite-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	wasm := filepath.Join(dir, "fromage.wasm")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", wasm, "./wasm/browser")
-	cmd.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm", "CGO_ENABLED=0")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("build wasm/browser: %w", err)
-	}
-	data, err := os.ReadFile(wasm)
+	data, err := wasmbuild.Build(context.Background(), "js", "fromage/wasm/browser")
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ import (
 	"fromage/gpu/cpu"
 	"fromage/index"
 	"fromage/internal/browserhost"
+	"fromage/internal/wasmbuild"
 	"fromage/runner"
 	"fromage/shaders"
 )
@@ -63,8 +64,14 @@ func command(t *testing.T, env []string, args ...string) string {
 
 // build builds fromage.wasm.
 func build(t *testing.T) string {
+	program, err := wasmbuild.Build(t.Context(), "js", "fromage/wasm/browser")
+	if err != nil {
+		t.Fatal(err)
+	}
 	out := filepath.Join(t.TempDir(), "fromage.wasm")
-	command(t, []string{"GOOS=js", "GOARCH=wasm", "CGO_ENABLED=0"}, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, ".")
+	if err := os.WriteFile(out, program, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	return out
 }
 

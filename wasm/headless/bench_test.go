@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build unix
+
 package headless
 
 import (
 	"io/fs"
+	"maps"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,32 +20,82 @@ import (
 	"fromage/wasm/headless/lines"
 )
 
-// BenchmarkTokens decodes 64 tokens by turns in this process and in a guest, on one device, and says what part of the speed is left.
-func BenchmarkTokens(b *testing.B) {
-	devices := []gpu.Device{cpu.New()}
+// BenchmarkOverhead is what a guest costs beside the same work in this process, for the table in README.md:
+//
+//	go test ./wasm/headless -run - -bench Overhead -benchtime 20x
+//
+// decode takes turns on one device and reports medians and what part of the speed is left, on the clock and in processor time, which says more on a
+// machine that has other work; start makes the runtime, the model and a guest, with an empty
+// cache of compiled programs and with a full one, and a guest alone; guests is the memory of a guest where there are many, five a turn.
+func BenchmarkOverhead(b *testing.B) {
+	devices := map[string]gpu.Device{"cpu": cpu.New()}
 	if dev, err := native.Open(native.Options{}); err == nil {
-		devices = append(devices, dev)
+		devices["gpu"] = dev
 	}
-	for _, dev := range devices {
-		b.Run(dev.Info().Host, func(b *testing.B) {
-			s, g := here(b, dev), start(b, instantiate(b, dev, Config{}))
-			var inside, outside time.Duration
-			tokens := 0
-			turn := func() {
-				outside += decodeHere(b, s)
-				n, took := decodeInside(b, g)
-				inside, tokens = inside+took, tokens+n
-			}
-			turn() // lists are made and kernels compiled
-			inside, outside, tokens = 0, 0, 0
-			for b.Loop() {
-				turn()
-			}
-			b.ReportMetric(float64(tokens)/outside.Seconds(), "here-tok/s")
-			b.ReportMetric(float64(tokens)/inside.Seconds(), "guest-tok/s")
-			b.ReportMetric(100*outside.Seconds()/inside.Seconds(), "%")
-		})
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		b.Run("decode/"+name, func(b *testing.B) { benchmarkDecode(b, devices[name]) })
 	}
+	b.Run("start", benchmarkStart)
+	b.Run("guests", benchmarkGuests)
+}
+
+func benchmarkDecode(b *testing.B, dev gpu.Device) {
+	s, g := here(b, dev), start(b, instantiate(b, dev, Config{}))
+	var outside, inside, outsideCPU, insideCPU []float64 // tokens a second; seconds a token
+	turn := func() {
+		began := processorTime(b)
+		outside = append(outside, float64(benchWords-1)/decodeHere(b, s).Seconds())
+		between := processorTime(b)
+		tokens, took := decodeInside(b, g)
+		inside = append(inside, float64(tokens)/took.Seconds())
+		outsideCPU = append(outsideCPU, (between-began).Seconds()/benchWords)
+		insideCPU = append(insideCPU, (processorTime(b)-between).Seconds()/benchWords)
+	}
+	turn() // lists are made and kernels compiled
+	outside, inside, outsideCPU, insideCPU = nil, nil, nil, nil
+	for b.Loop() {
+		turn()
+	}
+	b.ReportMetric(median(outside), "here-tok/s")
+	b.ReportMetric(median(inside), "guest-tok/s")
+	b.ReportMetric(100*median(inside)/median(outside), "%")
+	b.ReportMetric(1000*median(outsideCPU), "here-cpu-ms/tok")
+	b.ReportMetric(1000*median(insideCPU), "guest-cpu-ms/tok")
+	b.ReportMetric(100*median(outsideCPU)/median(insideCPU), "cpu-%")
+}
+
+// processorTime is what this process has taken so far, on all cores.
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+}
+
+// benchmarkGuests starts guests, each of which answers, five a turn, and reports what all of them take for one.
+func benchmarkGuests(b *testing.B) {
+	m := instantiate(b, cpu.New(), Config{Files: assets.Files(), Model: assets.BundleFile})
+	say(b, start(b, m), "Once upon a time")
+	settled()
+	before, memory, n := resident(b), 0, 0
+	for b.Loop() {
+		for range 5 {
+			g := start(b, m) // the model closes it
+			say(b, g, "Once upon a time")
+			memory += g.Memory()
+			n++
+		}
+	}
+	settled()
+	b.ReportMetric(float64(memory)/float64(n)/1e6, "wasm-MB/guest")
+	b.ReportMetric(float64(resident(b)-before)/float64(n)/1e6, "resident-MB/guest")
+	b.ReportMetric(float64(n), "guests")
 }
 
 const benchWords = 64
@@ -105,9 +160,8 @@ func BenchmarkPicture(b *testing.B) {
 	}
 }
 
-// BenchmarkStart makes the runtime, the model and a guest: with an empty cache of compiled programs and with a full one, and a guest alone.
-func BenchmarkStart(b *testing.B) {
-	wasm, err := build("fromage/wasm/headless/guest")
+func benchmarkStart(b *testing.B) {
+	wasm, err := program()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -125,23 +179,29 @@ func BenchmarkStart(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.Run("cold", func(b *testing.B) {
+	measure := func(b *testing.B, f func()) {
+		began := processorTime(b)
 		for b.Loop() {
+			f()
+		}
+		b.ReportMetric(1000*(processorTime(b)-began).Seconds()/float64(b.N), "cpu-ms/op")
+	}
+	b.Run("cold", func(b *testing.B) {
+		measure(b, func() {
 			b.Setenv("XDG_CACHE_HOME", b.TempDir())
 			all(b)
-		}
+		})
 	})
 	b.Run("cached", func(b *testing.B) {
-		for b.Loop() {
-			all(b)
-		}
+		all(b)
+		measure(b, func() { all(b) })
 	})
 	b.Run("guest", func(b *testing.B) {
 		m := instantiate(b, cpu.New(), Config{})
-		for b.Loop() {
+		measure(b, func() {
 			if err := start(b, m).Close(); err != nil {
 				b.Fatal(err)
 			}
-		}
+		})
 	})
 }

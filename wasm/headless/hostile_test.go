@@ -18,7 +18,6 @@ import (
 	"fromage/assets"
 	"fromage/gpu"
 	"fromage/gpu/host"
-	"fromage/internal/kerneltest"
 	"fromage/wasm/headless/lines"
 )
 
@@ -65,7 +64,7 @@ func TestHostile(t *testing.T) {
 	}
 	weight := b.Manifest().Tensors[0].Shards[0].Values
 	const outside = "want addresses in the guest's memory"
-	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+	devices(t, func(t *testing.T, dev gpu.Device) {
 		honest := start(t, instantiate(t, dev, Config{}))
 		want := say(t, honest, "Once upon a time")
 		m := instantiate(t, dev, Config{

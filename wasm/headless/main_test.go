@@ -11,6 +11,8 @@ import (
 
 	"fromage/assets"
 	"fromage/gpu"
+	"fromage/internal/kerneltest"
+	"fromage/internal/wasmbuild"
 	"fromage/internal/wazerohost"
 	"fromage/runner"
 	"fromage/wasm/headless/lines"
@@ -45,7 +47,9 @@ func build(pkg string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-var program = sync.OnceValues(func() ([]byte, error) { return build("fromage/wasm/headless/guest") })
+var program = sync.OnceValues(func() ([]byte, error) {
+	return wasmbuild.Build(context.Background(), "wasip1", "fromage/wasm/headless/guest")
+})
 
 // instantiate makes a model of the embedded bundle and the guest's program where c does not say otherwise, until the test ends.
 func instantiate(t testing.TB, dev gpu.Device, c Config) *Model {
@@ -76,6 +80,15 @@ func instantiate(t testing.TB, dev gpu.Device, c Config) *Model {
 		}
 	})
 	return m
+}
+
+// devices calls f for the cpu device and every other but the twins, which compute what the cpu device does, slowly.
+func devices(t *testing.T, f func(t *testing.T, dev gpu.Device)) {
+	for _, dev := range kerneltest.All(t) {
+		if dev.Info().Host != "twins" {
+			t.Run(dev.Info().Host, func(t *testing.T) { f(t, dev) })
+		}
+	}
 }
 
 func start(t testing.TB, m *Model) *Guest {

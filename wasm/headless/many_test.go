@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"fromage/assets"
 	"fromage/gpu/cpu"
 	"fromage/gpu/host"
 )
@@ -21,7 +22,7 @@ func TestMany(t *testing.T) {
 	if testing.Short() {
 		n = 10
 	}
-	m := instantiate(t, cpu.New(), Config{})
+	m := instantiate(t, cpu.New(), Config{Files: assets.Files(), Model: assets.BundleFile})
 	first := start(t, m)
 	want := say(t, first, "Once upon a time")
 	one := m.Usage()
@@ -95,7 +96,7 @@ func settled() int {
 }
 
 // resident is what the process has in memory, 0 where that is not known.
-func resident(t *testing.T) int {
+func resident(t testing.TB) int {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

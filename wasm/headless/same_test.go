@@ -11,7 +11,6 @@ import (
 
 	"fromage/assets"
 	"fromage/gpu"
-	"fromage/internal/kerneltest"
 	"fromage/runner"
 	"fromage/wasm/headless/lines"
 )
@@ -76,7 +75,7 @@ func TestSame(t *testing.T) {
 		t.Logf("short: 5 of %d prompts", len(all))
 		all = all[:5]
 	}
-	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+	devices(t, func(t *testing.T, dev gpu.Device) {
 		s := here(t, dev)
 		g := start(t, instantiate(t, dev, Config{}))
 		tokens := 0
