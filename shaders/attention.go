@@ -28,8 +28,8 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 		v.file = "attention_software"
 		groups = ceil(groups, attentionSoftwareWG)
 	}
-	f := choose(info, func() string { return attentionClass(p) }, func() []form { return attentionForms(p, v.imports) }, form{v, groups})
-	return Dispatch{kernel(f.variant, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(f.groups)}
+	rule := Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+	return choose(info, func() string { return attentionClass(p) }, func() []Dispatch { return attentionForms(info, p) }, rule)
 }
 
 func checkHead(kernel string, Dh uint32) {
