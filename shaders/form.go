@@ -30,8 +30,12 @@ func choose(info gpu.Info, class func() string, forms func() []Dispatch, rule Di
 	return rule
 }
 
-// as is a device that the rules take for one on which a CPU does the work, or for a GPU, with nothing chosen.
+// as is a device that the rules take for one on which a CPU does the work, or for a GPU, with nothing chosen. What the rules know of subgroups they know
+// of the device as it is.
 func as(software bool, info gpu.Info) gpu.Info {
+	if info.Software != software {
+		info.Features.Subgroups = false
+	}
 	info.Software, info.Choices = software, nil
 	return info
 }
