@@ -68,7 +68,7 @@ check: ## formatting, generated files, vet, staticcheck, builds for every host
 	go vet ./...
 	go vet -tags cogentcore ./gpu/native
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/fromage
-	GOOS=js GOARCH=wasm go vet ./server/wire ./server/version ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
+	GOOS=js GOARCH=wasm go vet ./server/wire ./server/version ./gpu ./gpu/cpu ./gpu/browser ./wasm/browser ./bench ./tune ./internal/kerneltest ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner
 	GOOS=wasip1 GOARCH=wasm go vet ./gpu ./gpu/cpu ./gpu/remote ./shaders ./plan ./model ./bundle ./tokenizer ./vision ./index ./machine ./runner ./wasm/headless/guest ./wasm/headless/testdata/hostile
 	go tool staticcheck ./...
 	go mod tidy -diff

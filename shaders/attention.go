@@ -19,17 +19,22 @@ const attentionMaxDh = 4 * attentionQUADS
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
 func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	checkHead("attention", p.Dh)
-	rows := "rows_any"
-	if (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0 {
-		rows = "rows_vec4"
+	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
+	fours := (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0
+	if fours {
+		v.imports["rows"] = "rows_vec4"
 	}
-	forms := attentionForms(info, p, rows)
-	rule := forms[0]
-	if info.Software {
-		rule = forms[len(forms)-1]
+	groups := int(p.T) * int(p.Heads)
+	switch near := sharedLanes(info); {
+	case info.Software && near > 0 && p.T > 1 && fours:
+		v.file, v.text, v.consts = "attention_near", attentionNearText, map[string]int{"NEAR": near}
+		groups = ceil(int(p.T), near) * int(p.Heads)
+	case info.Software:
+		v.file, v.text = "attention_software", attentionSoftwareText
+		groups = ceil(groups, attentionSoftwareWG)
 	}
-	f := choose(info, func() string { return attentionClass(p) }, func() []form { return forms }, rule)
-	return Dispatch{kernel(f.variant, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(f.groups)}
+	rule := Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+	return choose(info, func() string { return attentionClass(p) }, func() []Dispatch { return attentionForms(info, p) }, rule)
 }
 
 func checkHead(kernel string, Dh uint32) {

@@ -9,27 +9,38 @@ import (
 	"fromage/gpu"
 )
 
-// form is one way to run a dispatch: a text, and the number of its workgroups. All forms of a dispatch compute the same.
-type form struct {
-	variant
-	groups int
-}
-
-// choose returns the form that gpu.Info.Choices names for a class of dispatches, where it is one of those that the device can run, else the rule's.
-func choose(info gpu.Info, class func() string, forms func() []form, rule form) form {
+// choose returns the form of a dispatch that gpu.Info.Choices names for its class, where that is one of those that the device can run, else the rule's.
+// All forms of a dispatch compute the same.
+func choose(info gpu.Info, class func() string, forms func() []Dispatch, rule Dispatch) Dispatch {
 	if len(info.Choices) == 0 {
 		return rule
 	}
 	name, ok := info.Choices[class()]
-	if !ok {
+	if !ok || name == rule.Kernel.Name {
 		return rule
 	}
-	for _, f := range forms() {
-		if f.name() == name {
-			return f
+	for _, d := range forms() {
+		if d.Kernel.Name == name {
+			return d
 		}
 	}
 	return rule
+}
+
+// as is a device that the rules take for one on which a CPU does the work, or for a GPU, with nothing chosen. What the rules know of subgroups they know
+// of the device as it is.
+func as(software bool, info gpu.Info) gpu.Info {
+	if info.Software != software {
+		info.Features.Subgroups = false
+	}
+	info.Software, info.Choices = software, nil
+	return info
+}
+
+// alone is a device without subgroups.
+func alone(info gpu.Info) gpu.Info {
+	info.Features.Subgroups = false
+	return info
 }
 
 // bound is the first of ascending limits that n does not exceed, as a part of a class's name, or + beyond the last.
@@ -47,14 +58,15 @@ func linearClass(f Format, p LinearParams) string {
 	return fmt.Sprintf("linear.%s.T%s.F%s", f, bound(int(p.T), 1, 4, 8, 16, 64), bound(int(p.F), 2047, 8191))
 }
 
-// linearForms are the ways to run a Linear that are worth trying: matrix-vector texts with as many tokens a workgroup as there are or fewer, tiles where
-// one would not be nearly empty, and what devices get that are played by a CPU.
-func linearForms(info gpu.Info, f Format, p LinearParams) []form {
-	T, F := int(p.T), int(p.F)
+// LinearForms returns a Linear in every form that is worth trying: matrix-vector texts with as many tokens a workgroup as there are or fewer, tiles where
+// one would not be nearly empty, and what the rule has for devices that a CPU plays.
+func LinearForms(info gpu.Info, f Format, p LinearParams) []Dispatch {
+	T, F, k := int(p.T), int(p.F), linearBase(f)
 	if p.K%4 != 0 {
 		return nil
 	}
-	var all []form
+	var all []Dispatch
+	add := func(v variant, groups int) { all = append(all, Dispatch{kernel(v, k), p.encode(), grid(groups)}) }
 	sums := map[string]int{"linear_sum_group": 0}
 	if s := info.Features; s.Subgroups {
 		sums["linear_sum_subgroups"] = 0
@@ -70,23 +82,17 @@ func linearForms(info gpu.Info, f Format, p LinearParams) []form {
 				if wg := sums[sum]; wg > 0 {
 					v.consts["WG"] = wg
 				}
-				all = append(all, form{v, ceil(F, rows) * ceil(T, tokens)})
+				add(v, ceil(F, rows)*ceil(T, tokens))
 			}
 		}
 	}
 	if T > 8 {
-		all = append(all, form{variant{file: "linear_tile64", text: linearTile64Text, imports: f.imports()}, ceil(T, linearTile64SIDE) * ceil(F, linearTile64SIDE)})
+		add(variant{file: "linear_tile64", text: linearTile64Text, imports: f.imports()}, ceil(T, linearTile64SIDE)*ceil(F, linearTile64SIDE))
 	}
 	if T > 64 {
-		all = append(all, form{variant{file: "linear_tile", text: linearTileText, imports: f.imports()}, ceil(T, linearTileSIDE) * ceil(F, linearTileSIDE)})
+		add(variant{file: "linear_tile", text: linearTileText, imports: f.imports()}, ceil(T, linearTileSIDE)*ceil(F, linearTileSIDE))
 	}
-	for _, tokens := range linearTokens(T) {
-		for _, near := range slices.Compact([]int{0, linearNear(info, f, int(p.K))}) {
-			v, groups := linearBlockOf(f, T, F, tokens, near)
-			all = append(all, form{v, groups})
-		}
-	}
-	return all
+	return append(all, Linear(as(true, info), f, p), Linear(as(true, alone(info)), f, p))
 }
 
 // linearTokens is how many tokens a workgroup of a matrix-vector text may take.
@@ -136,23 +142,20 @@ func Classes(software bool, formats ...Format) []Class {
 
 func linearExample(f Format, p LinearParams) Class {
 	T, F, K := int(p.T), int(p.F), int(p.K)
-	name := linearClass(f, p)
 	return Class{
-		Name: name,
+		Name: linearClass(f, p),
 		Forms: func(info gpu.Info) []Dispatch {
-			return inForms(info, name, linearForms(info, f, p), func(info gpu.Info) Dispatch { return Linear(info, f, p) })
+			return distinct(Linear(as(info.Software, info), f, p), LinearForms(info, f, p))
 		},
 		Bytes: []int{4 * T * K, F * f.RowBytes(K), F * f.ScaleBytes(K), 0, 0, 4 * T * F}, At: -1,
 	}
 }
 
-// inForms is a dispatch as the rule makes it, then in each other form.
-func inForms(info gpu.Info, class string, forms []form, make func(gpu.Info) Dispatch) []Dispatch {
-	info.Choices = nil
-	all := []Dispatch{make(info)}
-	for _, f := range forms {
-		info.Choices = map[string]string{class: f.name()}
-		if d := make(info); !slices.ContainsFunc(all, func(o Dispatch) bool { return o.Kernel == d.Kernel }) {
+// distinct is first, then those of more that run other kernels.
+func distinct(first Dispatch, more []Dispatch) []Dispatch {
+	all := []Dispatch{first}
+	for _, d := range more {
+		if !slices.ContainsFunc(all, func(o Dispatch) bool { return o.Kernel == d.Kernel }) {
 			all = append(all, d)
 		}
 	}
@@ -162,20 +165,9 @@ func inForms(info gpu.Info, class string, forms []form, make func(gpu.Info) Disp
 // attentionClass is the class of an Attention: how many tokens it has.
 func attentionClass(p AttentionParams) string { return "attention.T" + bound(int(p.T), 4) }
 
-// attentionForms are a workgroup for each head of a token, an invocation, and subgroups whose lanes share rows where they are as small as a CPU's vectors:
-// in this order the better the more a CPU plays the device.
-func attentionForms(info gpu.Info, p AttentionParams, rows string) []form {
-	of := func(file, text string) variant {
-		return variant{file: file, text: text, imports: map[string]string{"rows": rows}}
-	}
-	groups := int(p.T) * int(p.Heads)
-	all := []form{{of("attention", ""), groups}, {of("attention_software", attentionSoftwareText), ceil(groups, attentionSoftwareWG)}}
-	if near := sharedLanes(info); near > 0 && p.T > 1 && rows == "rows_vec4" {
-		v := of("attention_near", attentionNearText)
-		v.consts = map[string]int{"NEAR": near}
-		all = append(all, form{v, ceil(int(p.T), near) * int(p.Heads)})
-	}
-	return all
+// attentionForms are what the rule has for GPUs and for devices that a CPU plays.
+func attentionForms(info gpu.Info, p AttentionParams) []Dispatch {
+	return []Dispatch{Attention(as(false, info), p), Attention(as(true, info), p), Attention(as(true, alone(info)), p)}
 }
 
 // attentionExample is a class where T is the least or the most of typical ones, none elsewhere.
@@ -183,15 +175,15 @@ func attentionExample(p AttentionParams) []Class {
 	if p.T != 1 && p.T <= 64 {
 		return nil
 	}
-	T, count, name := int(p.T), 256, attentionClass(p)
+	T, count := int(p.T), 256
 	tokens := make([]uint32, 4*T)
 	for t := range T {
 		tokens[4*t+3] = uint32(count)
 	}
 	return []Class{{
-		Name: name,
+		Name: attentionClass(p),
 		Forms: func(info gpu.Info) []Dispatch {
-			return inForms(info, name, attentionForms(info, p, "rows_vec4"), func(info gpu.Info) Dispatch { return Attention(info, p) })
+			return distinct(Attention(as(info.Software, info), p), attentionForms(info, p))
 		},
 		Bytes: []int{4 * T * int(p.QStride), 4 * count * int(p.KVStride), 16 * T, 4 * T * int(p.Heads*p.Dh)}, Tokens: tokens, At: 2,
 	}}

@@ -26,11 +26,10 @@ func TestLinearForms(t *testing.T) {
 			for _, T := range []uint32{1, 3, 13, 70} {
 				p := shaders.LinearParams{T: T, K: 192, F: 71, F0: 2, Stride: 80, Act: shaders.ActGELU, Bias: 1, Residual: 1}
 				info := dev.Info()
-				class, names := shaders.LinearFormNames(info, f, p)
-				for _, name := range names {
-					info.Choices = map[string]string{class: name}
-					if ran, err := shaders.LinearCase(f, p).Run(dev, info); err != nil || ran != name {
-						t.Errorf("%s of %s: ran %s: %v", name, class, ran, err)
+				for _, d := range shaders.LinearForms(info, f, p) {
+					info.Choices = map[string]string{shaders.LinearClass(f, p): d.Kernel.Name}
+					if ran, err := shaders.LinearCase(f, p).Run(dev, info); err != nil || ran != d.Kernel.Name {
+						t.Errorf("T=%d: want %s to run, have %s: %v", T, d.Kernel.Name, ran, err)
 					}
 				}
 			}

@@ -25,6 +25,12 @@ const (
 // The format must fit K. Bias and residual are read only where p.Bias and p.Residual are 1; x and residual may be one buffer, y is another.
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	v, groups := linearVariant(info, format, p)
+	rule := Dispatch{kernel(v, linearBase(format)), p.encode(), grid(groups)}
+	return choose(info, func() string { return linearClass(format, p) }, func() []Dispatch { return LinearForms(info, format, p) }, rule)
+}
+
+// linearBase is what all kernels of Linear in a format have in common.
+func linearBase(format Format) gpu.Kernel {
 	k := linearInterface()
 	if withReach {
 		k.Reach = func(b []byte) []uint64 { return decodeLinearParams(b).reachIn(format) }
@@ -33,8 +39,7 @@ func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 		k.Twin = linearCall(func(p LinearParams, b linearBuffers) { linearTwin(format, p, b) })
 		k.Fast = linearCall(func(p LinearParams, b linearBuffers) { linearFast(format, p, b) })
 	}
-	f := choose(info, func() string { return linearClass(format, p) }, func() []form { return linearForms(info, format, p) }, form{v, groups})
-	return Dispatch{kernel(f.variant, k), p.encode(), grid(f.groups)}
+	return k
 }
 
 // linearVariant chooses the text and the number of workgroups.
