@@ -50,8 +50,8 @@ func TestGallery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.Len() != len(byImage) || x.Len() < 1500 {
-		t.Errorf("%d rows, %d credits, want as many of both, 1500 or more", x.Len(), len(byImage))
+	if x.Len() != len(byImage) || x.Len() < 900 {
+		t.Errorf("%d rows, %d credits, want as many of both, 900 or more", x.Len(), len(byImage))
 	}
 	styles := map[string]int{}
 	for i := range x.Rows() {

@@ -42,8 +42,12 @@ func main() {
 func run(ctx context.Context, models, heads, pictures, out string, size int64) error {
 	bundlePath := filepath.Join(out, "default.bundle")
 	if heads == "" {
-		heads = filepath.Join(os.TempDir(), "makegallery-heads.safetensors")
-		defer os.Remove(heads)
+		dir, err := os.MkdirTemp("", "makegallery")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		heads = filepath.Join(dir, "fromage-mini.safetensors") // which the bundle's name will have
 		if err := headsOf(ctx, bundlePath, heads); err != nil {
 			return err
 		}
