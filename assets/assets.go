@@ -51,7 +51,7 @@ func Gallery() (*index.Index, error) {
 	return index.Read(IndexFile, r, size)
 }
 
-// Picture returns the file of a picture of the gallery, by its path in the index ("twemoji/00010.webp").
+// Picture returns the file of a picture of the gallery, by its path in the index ("twemoji/00977.webp").
 func Picture(path string) ([]byte, error) {
 	z, err := pictures()
 	if err != nil {

@@ -13,11 +13,11 @@ import { dress, replay, caption, toJSON, fromJSON, toHTML } from '/transcript.js
 // Pictures are of the gallery's part that the model was not trained on.
 const ownExamples = [
   { title: 'What is this?', picture: 'fxemoji/00252.webp', turns: [{ mode: 'ask', text: 'What is this?' }] },
-  { title: 'Show me a microscope', picture: 'fluent3d/00947.webp', show: false, turns: [{ mode: 'find', text: 'an emoji of microscope' }] },
-  { title: 'Caption a picture', picture: 'fxemoji/00120.webp', turns: [{ mode: 'raw', text: '' }] },
-  { title: 'A story of a volcano and an island', picture: 'fxemoji/00439.webp', show: false, turns: [
+  { title: 'Show me a microscope', picture: 'twemoji/00977.webp', show: false, turns: [{ mode: 'find', text: 'an emoji of microscope' }] },
+  { title: 'Caption a picture', picture: 'fxemoji/00090.webp', turns: [{ mode: 'raw', text: '' }] },
+  { title: 'A volcano and a violin', picture: 'fxemoji/00439.webp', show: false, turns: [
     { mode: 'ask', text: 'What is a volcano?' }, { mode: 'find', text: 'an emoji of volcano' },
-    { mode: 'ask', text: 'What is an island?' }, { mode: 'find', text: 'an emoji of desert island' }] },
+    { mode: 'ask', text: 'What is a violin?' }, { mode: 'find', text: 'an emoji of violin' }] },
 ];
 const otherExamples = [
   { title: 'Show me a cat asleep in the sun', turns: [{ mode: 'ask', text: 'Show me a cat asleep in the sun.' }] },

@@ -17,12 +17,12 @@ import (
 
 // What the demonstration shows. The pictures are of the validation set: the model was not trained on them.
 var (
-	demoCaptions  = []string{"noto/01729.webp", "fxemoji/00120.webp", "fluent3d/00862.webp", "noto/01189.webp"}
+	demoCaptions  = []string{"noto/01518.webp", "fxemoji/00090.webp", "fluent3d/00564.webp", "noto/01229.webp"}
 	demoDialogues = [][]string{
 		{galleryPrefix + "fxemoji/00252.webp What is this?"},
-		{galleryPrefix + "fxemoji/00120.webp", "What is an island?", "What is a desert?"},
+		{galleryPrefix + "fluentflat/01437.webp", "What is a volcano?", "What is a mountain?"},
 	}
-	demoPrompts    = []string{"an emoji of microscope", "a flat emoji of monkey", "a 3d emoji of alarm clock", "a clipart drawing of world map"}
+	demoPrompts    = []string{"an emoji of microscope", "a flat emoji of monkey", "an emoji of violin", "an emoji of volcano"}
 	demoRetrievals = []string{"a flat emoji of penguin", "a 3d emoji of flamingo"}
 )
 

@@ -15,17 +15,17 @@ import (
 )
 
 func TestCaption(t *testing.T) {
-	const want = "gallery:fxemoji/00120.webp\tan emoji of desert island\n"
-	if got := ok(t, "caption", "gallery:fxemoji/00120.webp"); got != want {
+	const want = "gallery:fxemoji/00090.webp\tan emoji of beer mug\n"
+	if got := ok(t, "caption", "gallery:fxemoji/00090.webp"); got != want {
 		t.Errorf("caption = %q, want %q", got, want)
 	}
 }
 
 // TestCaptionGoesOn captions what it can and says what it cannot.
 func TestCaptionGoesOn(t *testing.T) {
-	code, out, errs := run(t, "", "caption", "--json", "none.png", "gallery:fxemoji/00120.webp")
+	code, out, errs := run(t, "", "caption", "--json", "none.png", "gallery:fxemoji/00090.webp")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if code != exitBad || len(lines) != 2 || !strings.Contains(lines[0], "none.png") || !strings.Contains(lines[1], "desert island") {
+	if code != exitBad || len(lines) != 2 || !strings.Contains(lines[0], "none.png") || !strings.Contains(lines[1], "beer mug") {
 		t.Errorf("caption = %d, %q, %q, want 2 and two lines", code, out, errs)
 	}
 }
@@ -82,8 +82,8 @@ func TestRetrieve(t *testing.T) {
 func TestChat(t *testing.T) {
 	save := filepath.Join(t.TempDir(), "chat.html")
 	code, out, errs := run(t, strings.Join([]string{
-		"gallery:fxemoji/00120.webp", "/undo", "/set num-words 4", "/set top-p 0.5", "/set frob 1", "/frob",
-		"gallery:fxemoji/00120.webp What is this?", "/retry", "none.png who?", "/find an emoji of violin", "/find", "/show", "/save " + save, "/quit", "What?",
+		"gallery:fxemoji/00090.webp", "/undo", "/set num-words 4", "/set top-p 0.5", "/set frob 1", "/frob",
+		"gallery:fxemoji/00090.webp What is this?", "/retry", "none.png who?", "/find an emoji of violin", "/find", "/show", "/save " + save, "/quit", "What?",
 	}, "\n"), "chat", "--json")
 	if code != exitOK {
 		t.Fatalf("chat = %d, %s", code, errs)
@@ -96,7 +96,7 @@ func TestChat(t *testing.T) {
 		}
 		all = append(all, e)
 	}
-	if len(all) != 4 || len(all[3].Answer[0].Pictures) != 4 || !strings.Contains(all[0].Answer[0].Text, "desert island") || all[1].Tokens != 4 || all[1].Answer[0].Text != all[2].Answer[0].Text {
+	if len(all) != 4 || len(all[3].Answer[0].Pictures) != 4 || !strings.Contains(all[0].Answer[0].Text, "beer mug") || all[1].Tokens != 4 || all[1].Answer[0].Text != all[2].Answer[0].Text {
 		t.Errorf("chat = %s, want a caption, twice the same answer of 4 words, and 4 pictures", out)
 	}
 	for _, want := range []string{"top-p", "no setting frob", "no command /frob", "temperature is 0", "none.png", "want /find TEXT", "num-words         4", "1 turns"} {

@@ -367,7 +367,7 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 
 // examples tries each of them.
 func (b *tab) examples(t *testing.T) {
-	for i, want := range []string{"monkey", "an emoji of microscope", "desert island", "an emoji of volcano"} {
+	for i, want := range []string{"monkey", "an emoji of microscope", "beer mug", "an emoji of volcano"} {
 		turns := 1
 		if i == 3 {
 			turns = 4

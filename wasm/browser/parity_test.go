@@ -42,7 +42,7 @@ type parityPrompt struct {
 
 var parityPrompts = []parityPrompt{
 	{"/album/twemoji/00321.webp", "Q: What is this image?\nA:"}, {"", "a photo of a"}, {"", "Once upon a time"}, {"", "é ß 日本 and"},
-	{"/album/noto/00394.webp", "This is"}, {"", "1, 2, 3, 4,"}, {"", "She opened the door and"}, {"", "watercolor drawing of"},
+	{"/album/noto/00578.webp", "This is"}, {"", "1, 2, 3, 4,"}, {"", "She opened the door and"}, {"", "watercolor drawing of"},
 	{"/album/gameicons/00883.webp", "a drawing of"}, {"", "Q: What is the capital of France?\nA:"}, {"", "In the beginning"}, {"", "He had never seen such a"},
 	{"/album/openclipart/00052.webp", "Once upon a time there was"}, {"", "The government of the United States"}, {"", "Water is made of"}, {"", "My dear friend,"},
 	{"", "The old man looked at"}, {"", "A cat and a dog"}, {"", "show me a picture of"}, {"", "Of all the animals in the forest, the fox"},

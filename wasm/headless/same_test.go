@@ -43,7 +43,7 @@ func here(t testing.TB, dev gpu.Device) *lines.Server {
 func requests(t *testing.T) (all []lines.Request) {
 	t.Helper()
 	texts := []string{"Q: What is this image?\nA:", "This is", "a drawing of", "Once upon a time there was", "as a black icon [RET]"}
-	for i, picture := range []string{"twemoji/00321.webp", "noto/00394.webp", "gameicons/00883.webp", "openclipart/00052.webp"} {
+	for i, picture := range []string{"twemoji/00321.webp", "noto/00578.webp", "gameicons/00883.webp", "openclipart/00052.webp"} {
 		for j, text := range texts {
 			o := runner.DefaultOptions()
 			o.NumWords, o.IgnoreEOS, o.Seed, o.MaxImgPerRet = 16, true, uint64(i), 3
@@ -52,7 +52,7 @@ func requests(t *testing.T) (all []lines.Request) {
 			}
 			prompt := []lines.Item{{Image: picture}, {Text: text}}
 			if j == 1 {
-				data, err := assets.Picture("fxemoji/00120.webp")
+				data, err := assets.Picture("fxemoji/00090.webp")
 				if err != nil {
 					t.Fatal(err)
 				}
