@@ -520,7 +520,7 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 
 // Repeat runs the program so many times in one submit. The inputs are those of the first run; `between` adds to a list the commands that follow every run
 // and make the inputs of the next.
-func (r *Program) Repeat(dims plan.Dims, times int, inputs map[string][]byte, between func(list *gpu.List) error) error {
+func (r *Program) Repeat(dims plan.Dims, times int, inputs map[string][]byte, between func(list *gpu.List)) error {
 	run, err := r.prepare(dims)
 	if err != nil {
 		return err
@@ -530,13 +530,10 @@ func (r *Program) Repeat(dims plan.Dims, times int, inputs map[string][]byte, be
 			return err
 		}
 	}
-	var once, all gpu.List
-	once.Append(&run.list)
-	if err := between(&once); err != nil {
-		return err
-	}
+	var all gpu.List
 	for range times {
-		all.Append(&once)
+		all.Append(&run.list)
+		between(&all)
 	}
 	if err := r.m.Dev.Submit(&all); err != nil {
 		return fmt.Errorf("machine: program %s: %w", r.p.Name, err)

@@ -4,7 +4,6 @@ package runner
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"fromage/gpu"
@@ -87,17 +86,16 @@ func (a *ahead) submit(ctx context.Context, n int, control []uint32) error {
 	}
 	in := r.pack([]place{{s: s, at: known - 1, labels: []uint32{ignored}}})
 	inputs := map[string][]byte{"tokens": machine.Bytes(in.tokens), "rows": machine.Bytes(in.rows)}
-	err = prog.Repeat(plan.Run(1, 1, 0), n, inputs, func(list *gpu.List) error {
-		d := shaders.NextToken(r.m.Info, shaders.NextTokenParams{V: uint32(r.m.Manifest.Settings.Vocabulary)})
-		p, err := r.m.Dev.Compile(d.Kernel)
-		if err != nil {
-			return err
-		}
+	d := shaders.NextToken(r.m.Info, shaders.NextTokenParams{V: uint32(r.m.Manifest.Settings.Vocabulary)})
+	p, err := r.m.Dev.Compile(d.Kernel)
+	if err != nil {
+		return err
+	}
+	err = prog.Repeat(plan.Run(1, 1, 0), n, inputs, func(list *gpu.List) {
 		list.Dispatch(p, d.Groups, d.Params, prog.Buffer("logits"), buffer, prog.Buffer("tokens"), prog.Buffer("rows"))
-		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("runner: generate %d tokens: %w", n, err)
+		return err
 	}
 	return r.m.Dev.Read(buffer, 0, machine.Bytes(control[:shaders.NextTokenHead+n]))
 }

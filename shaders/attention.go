@@ -34,6 +34,9 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 		groups = ceil(groups, attentionSoftwareWG)
 	}
 	rule := Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+	if !withChoices {
+		return rule
+	}
 	return choose(info, func() string { return attentionClass(p) }, func() []Dispatch { return attentionForms(info, p) }, rule)
 }
 

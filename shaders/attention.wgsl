@@ -1,15 +1,6 @@
 // y[t,h] = Σ_j softmax_j(Scale · q[t,h]·k[j,h]) · v[j,h] over the count rows of kv from first on, as the token table says; zeros where count is 0.
 // One workgroup a token and head.
-struct Params {
-    T: u32,         // tokens
-    Heads: u32,
-    Dh: u32,        // columns of a head, at most 256
-    QStride: u32,   // values in a row of q
-    KVStride: u32,  // values in a row of kv
-    KOffset: u32,   // column of the first head's keys
-    VOffset: u32,   // column of the first head's values
-    Scale: f32,     // 1/√Dh as a rule
-}
+//#import attention_params
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (T,QStride); head h at column h·Dh

@@ -1,17 +1,7 @@
 //#kernel attention
-// Attention for adapters on a CPU with subgroups of NEAR lanes, where every lane of a vector reads by itself: the lanes are neighbouring tokens and one
-// head. Where their tokens attend to rows from the same first on, as those of one sequence do, each lane reads one of NEAR rows and has the others from
-// its neighbours. Sums are in y itself. Sizes and offsets are multiples of 4.
-struct Params {
-    T: u32,         // tokens
-    Heads: u32,
-    Dh: u32,        // columns of a head, at most 256
-    QStride: u32,   // values in a row of q
-    KVStride: u32,  // values in a row of kv
-    KOffset: u32,   // column of the first head's keys
-    VOffset: u32,   // column of the first head's values
-    Scale: f32,     // 1/√Dh as a rule
-}
+// Attention for adapters on a CPU with subgroups of NEAR lanes: the lanes are neighbouring tokens and one head, and where those attend from the same row
+// on, as in one sequence, each reads one of NEAR rows and has the others from its neighbours. Sums are in y itself.
+//#import attention_params
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (T,QStride); head h at column h·Dh

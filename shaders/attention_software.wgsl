@@ -1,16 +1,7 @@
 //#kernel attention
 // Attention for adapters on a CPU, where workgroup memory and barriers are slow: one invocation a token and head. Neighbouring invocations are heads of one token, which have equally many rows.
 // Lavapipe ends an invocation's loops after 65535 rounds in all: there count may be 15000 at Dh 64, 8000 at 128, 4000 at 256.
-struct Params {
-    T: u32,         // tokens
-    Heads: u32,
-    Dh: u32,        // columns of a head, at most 256
-    QStride: u32,   // values in a row of q
-    KVStride: u32,  // values in a row of kv
-    KOffset: u32,   // column of the first head's keys
-    VOffset: u32,   // column of the first head's values
-    Scale: f32,     // 1/√Dh as a rule
-}
+//#import attention_params
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (T,QStride); head h at column h·Dh

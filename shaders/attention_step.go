@@ -19,18 +19,24 @@ func AttentionStep(info gpu.Info, p AttentionStepParams) Dispatch {
 		v.file, v.text = "attention_step_software", attentionStepSoftwareText
 		groups = ceil(groups, attentionStepSoftwareWG)
 	}
-	run := func(attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {
-		return func(p AttentionStepParams, b attentionStepBuffers) {
-			n := p.Heads * p.Dh
-			row := int(b.Tokens[2]+b.Tokens[1]) * int(p.KVStride)
-			for _, column := range []uint32{p.KOffset, p.VOffset} {
-				copy(b.Kv[row+int(column):][:n], b.Q[p.Source+column:][:n])
-			}
-			attend(AttentionParams{T: 1, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale},
-				attentionBuffers{Q: b.Q, Kv: b.Kv, Tokens: b.Tokens, Y: b.Y})
-		}
+	k := attentionStepInterface()
+	if withTwins {
+		k.Twin, k.Fast = attentionStepCall(attentionStepBy(attentionTwin)), attentionStepCall(attentionStepBy(attentionFast))
 	}
-	return Dispatch{kernel(v, attentionStepKernel(run(attentionTwin), run(attentionFast))), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
+}
+
+// attentionStepBy stores the token's keys and values, then attends.
+func attentionStepBy(attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {
+	return func(p AttentionStepParams, b attentionStepBuffers) {
+		n := p.Heads * p.Dh
+		row := int(b.Tokens[2]+b.Tokens[1]) * int(p.KVStride)
+		for _, column := range []uint32{p.KOffset, p.VOffset} {
+			copy(b.Kv[row+int(column):][:n], b.Q[p.Source+column:][:n])
+		}
+		attend(AttentionParams{T: 1, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale},
+			attentionBuffers{Q: b.Q, Kv: b.Kv, Tokens: b.Tokens, Y: b.Y})
+	}
 }
 
 func (p AttentionStepParams) reach() []uint64 {

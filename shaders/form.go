@@ -9,6 +9,9 @@ import (
 	"fromage/gpu"
 )
 
+// withChoices says whether a device may have chosen forms. Those of a guest in a sandbox are its host's, whose description has none.
+const withChoices = withReach
+
 // choose returns the form of a dispatch that gpu.Info.Choices names for its class, where that is one of those that the device can run, else the rule's.
 // All forms of a dispatch compute the same.
 func choose(info gpu.Info, class func() string, forms func() []Dispatch, rule Dispatch) Dispatch {

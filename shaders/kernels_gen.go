@@ -1760,7 +1760,7 @@ func decodeNextTokenParams(b []byte) NextTokenParams {
 // nextTokenBuffers are the bindings of next_token.wgsl, as the twin sees them.
 type nextTokenBuffers struct {
 	Logits  []uint32 // (V) f32 bits
-	Control []uint32 // 4 words, then tokens
+	Control []uint32 // tokens taken, tokens before [RET] may be, [RET] or 0xffffffff, factor on its logit; the tokens
 	Tokens  []uint32 // (T,4): row 0 becomes the next token, after that of Row
 	Rows    []uint32 // rows[0] becomes 0
 }
@@ -2631,6 +2631,12 @@ var sharedAttentionOut string
 //go:embed shared/attention_own.wgsl
 var sharedAttentionOwn string
 
+//go:embed shared/attention_params.wgsl
+var sharedAttentionParams string
+
+//go:embed shared/attention_step_head.wgsl
+var sharedAttentionStepHead string
+
 //go:embed shared/best.wgsl
 var sharedBest string
 
@@ -2754,6 +2760,10 @@ func shared(name string) string {
 		return sharedAttentionOut
 	case "attention_own":
 		return sharedAttentionOwn
+	case "attention_params":
+		return sharedAttentionParams
+	case "attention_step_head":
+		return sharedAttentionStepHead
 	case "best":
 		return sharedBest
 	case "candidate":
@@ -2831,4 +2841,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "b7e336d2c4b8525d227d64c6b6d85e281c18a90cf7c3e45b169a926632e40e99"
+const textsHash = "d853c1af885a0343ccdd835b7166408b9c6588193b64a4fe062c297f92193440"

@@ -26,6 +26,9 @@ const (
 func Linear(info gpu.Info, format Format, p LinearParams) Dispatch {
 	v, groups := linearVariant(info, format, p)
 	rule := Dispatch{kernel(v, linearBase(format)), p.encode(), grid(groups)}
+	if !withChoices {
+		return rule
+	}
 	return choose(info, func() string { return linearClass(format, p) }, func() []Dispatch { return LinearForms(info, format, p) }, rule)
 }
 

@@ -1,7 +1,6 @@
 //#kernel linear
 // y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], without workgroup memory: an invocation makes TOKENS tokens × 4 features in
-// registers. For devices on which a CPU does the work: there a barrier costs more than a repeated read, and reading costs by the number of reads, not of
-// bytes, since each lane of a vector reads by itself. So weights come 16 bytes at a time, and lanes share what they read of x where they can.
+// registers. For devices on which a CPU does the work, where barriers are slow and each lane of a vector reads by itself.
 //#import linear_head
 
 const WG: u32 = 8u;

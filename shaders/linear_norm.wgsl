@@ -1,5 +1,5 @@
 // y[F0+f] = act(Σ_k n[k]·w[f,k] + bias[F0+f]) for one token, n = (x − mean) / sqrt(variance + Eps) · gain + shift: layer_norm.wgsl and linear.wgsl in
-// one. The WG lanes of a workgroup share the K of ROWS features, as in linear_row.wgsl; each workgroup takes the moments of x anew.
+// one. Lanes share the K of ROWS features, as in linear_row.wgsl.
 struct Params {
     K: u32,    // values of the token
     F: u32,    // features: rows of w

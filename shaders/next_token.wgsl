@@ -1,7 +1,4 @@
-// Takes the most likely next token and puts it into the token table, so that the same dispatches compute the one after it: greedy decoding without the
-// host. The logit of [RET] is multiplied by a factor, or left out for the first tokens; among equals the lowest number wins, NaN never does. One
-// workgroup. What changes from answer to answer is in `control`: how many tokens were taken, how many have to be before [RET] may be, the number of
-// [RET] (0xffffffff: none), the factor's bits; then the tokens, as many as there is room for.
+// Appends the most likely token to `control` and makes it row 0 of the token table. Among equals the lowest number wins, NaN never does.
 struct Params {
     V: u32,   // logits
     Row: u32, // the row of the token table that the logits belong to
@@ -9,7 +6,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<u32>; // (V) f32 bits
-@group(0) @binding(2) var<storage, read_write> control: array<u32>; // 4 words, then tokens
+@group(0) @binding(2) var<storage, read_write> control: array<u32>; // tokens taken, tokens before [RET] may be, [RET] or 0xffffffff, factor on its logit; the tokens
 @group(0) @binding(3) var<storage, read_write> tokens: array<u32>; // (T,4): row 0 becomes the next token, after that of Row
 @group(0) @binding(4) var<storage, read_write> rows: array<u32>; // rows[0] becomes 0
 
