@@ -3,9 +3,9 @@
 package gpu
 
 import (
-	"fmt"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
