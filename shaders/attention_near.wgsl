@@ -88,7 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             let number = vec4<u32>(start) + vec4<u32>(0u, 1u, 2u, 3u);
             a = select(vec4<f32>(LOWEST), p.Scale * a, number < vec4<u32>(mine));
-            b = select(vec4<f32>(LOWEST), p.Scale * b, number + 4u < vec4<u32>(mine) & vec4<bool>(NEAR > 4u));
+            b = select(vec4<f32>(LOWEST), p.Scale * b, (number + 4u < vec4<u32>(mine)) & vec4<bool>(NEAR > 4u));
             let earlier = largest;
             largest = max(earlier, max(largest_of(a), largest_of(b)));
             let keep = exp(earlier - largest);

@@ -2841,4 +2841,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "d853c1af885a0343ccdd835b7166408b9c6588193b64a4fe062c297f92193440"
+const textsHash = "ccc7c6b850cdfe3ea16805c94a412392fb7ed47e9df5b9eab431ffd4c34069d9"
