@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
-	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
 	"fromage/server/version"
@@ -208,14 +206,11 @@ func (s *Store) sweep(ctx context.Context, used map[wire.Hash]bool, grace time.D
 		size int64
 	}
 	var gone []old
-	for it := s.bucket.List(&blob.ListOptions{Prefix: chunkPrefix}); ; {
-		o, err := it.Next(ctx)
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("store: %s: list: %w", s.where, err)
-		}
+	objects, err := s.list(ctx, chunkPrefix)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
 		var h wire.Hash
 		stray := h.UnmarshalText([]byte(path.Base(o.Key))) != nil // a temporary file that a killed process left
 		if !stray && used[h] || time.Since(o.ModTime) < grace {

@@ -302,20 +302,37 @@ type entry struct {
 	at  time.Time
 }
 
-// entries lists the keys below a prefix, oldest version first.
-func (s *Store) entries(ctx context.Context, prefix string) (all []entry, err error) {
-	for it := s.bucket.List(&blob.ListOptions{Prefix: prefix}); ; {
-		o, err := it.Next(ctx)
+// listTries bounds how often a listing begins anew.
+const listTries = 100
+
+// list lists what is below a prefix. A folder's listing fails where a file goes while it is listed, as another process's temporary files do: it begins anew.
+func (s *Store) list(ctx context.Context, prefix string) (all []*blob.ListObject, err error) {
+	for range listTries {
+		all = all[:0]
+		var o *blob.ListObject
+		it := s.bucket.List(&blob.ListOptions{Prefix: prefix})
+		for o, err = it.Next(ctx); err == nil; o, err = it.Next(ctx) {
+			all = append(all, o)
+		}
 		if err == io.EOF {
 			return all, nil
 		}
-		if err != nil {
-			return nil, fmt.Errorf("store: %s: list: %w", s.where, err)
+		if gcerrors.Code(err) != gcerrors.NotFound {
+			break
 		}
+	}
+	return nil, fmt.Errorf("store: %s: list: %w", s.where, err)
+}
+
+// entries lists the keys below a prefix, oldest version first.
+func (s *Store) entries(ctx context.Context, prefix string) (all []entry, err error) {
+	objects, err := s.list(ctx, prefix)
+	for _, o := range objects {
 		if seq, err := strconv.ParseUint(path.Base(o.Key), 10, 64); err == nil && o.Key == seqKey(prefix, seq) {
 			all = append(all, entry{seq, o.ModTime})
 		}
 	}
+	return all, err
 }
 
 // Get version seq; ErrMissing where it is not there or damaged.
