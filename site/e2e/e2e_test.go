@@ -347,7 +347,7 @@ func (b *tab) firstLoad(t *testing.T, p *program) {
 	})`)
 	b.do(t, chromedp.Navigate(p.url))
 	b.until(t, ready)
-	if said := js[string](t, b, "[...loading].join('\\n')"); !strings.Contains(said, "of 27.1 MB") || !strings.Contains(said, "MB/s") || !strings.Contains(said, "can be used already") {
+	if said := js[string](t, b, "[...loading].join('\\n')"); !strings.Contains(said, "of 29.0 MB") || !strings.Contains(said, "MB/s") || !strings.Contains(said, "can be used already") {
 		t.Errorf("while it loads, the page says %q, want how far it is and what can be used", said)
 	}
 	facts := js[string](t, b, "document.getElementById('facts').innerText")
@@ -647,7 +647,7 @@ func TestLarge(t *testing.T) {
 	b.first(t, large)
 	b.do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile), chromedp.Navigate(p.url))
 	b.until(t, "document.getElementById('loading-start').checkVisibility()")
-	if got := js[string](t, b, "document.getElementById('loading').innerText"); !strings.Contains(got, "2.7 GB") {
+	if got := js[string](t, b, "document.getElementById('loading').innerText"); !strings.Contains(got, "2.9 GB") {
 		t.Errorf("the page asks %q, want the size in it", got)
 	}
 	if n, _ := p.requests(t, "/models/"); n != 0 {

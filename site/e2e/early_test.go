@@ -85,7 +85,7 @@ func TestEarly(t *testing.T) {
 	b := show(t, path, g.URL+"/", chromedp.Flag("enable-unsafe-webgpu", true))
 	b.do(t, chromedp.Navigate(g.URL+"/"))
 	b.until(t, "document.getElementById('loading-usable').textContent.includes('can be used already')")
-	if text := js[string](t, b, "document.getElementById('loading').innerText + document.getElementById('brief').textContent"); !strings.Contains(text, "MB of 27.1 MB") || !strings.Contains(text, "Loading 2") {
+	if text := js[string](t, b, "document.getElementById('loading').innerText + document.getElementById('brief').textContent"); !strings.Contains(text, "MB of 29.0 MB") || !strings.Contains(text, "Loading 3") {
 		t.Errorf("the page says %q, want how much of the model has come", text)
 	}
 	js[bool](t, b, "(document.getElementById('tab-search').click(), true)")
