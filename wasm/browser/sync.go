@@ -311,6 +311,9 @@ func piecesOf(x *version.Model) (all []wire.Hash) {
 func (v *versions) settle(ctx context.Context) {
 	v.now.keeping.Wait()
 	v.write(ctx, v.file(), append(v.now.id[:], v.now.document...))
+	if !bytes.Equal(v.readDocument(ctx, v.file()), v.now.document) {
+		return // another page of this browser is at another version, and its pieces are not known here
+	}
 	needed, found := map[string]bool{}, []string{}
 	for _, name := range v.list(ctx) {
 		if strings.HasPrefix(name, pieceFile) {
