@@ -390,9 +390,11 @@ func (b *tab) chat(t *testing.T) {
 	b.drop(t, "#composer", "fxemoji/00252.webp")
 	b.until(t, "document.querySelector('#input .pic img')?.naturalWidth")
 	js[bool](t, b, "(window.seen = new Set(), new MutationObserver(() => seen.add(document.querySelector('.turn:last-child .text')?.textContent)).observe(document.getElementById('log'), { subtree: true, childList: true, characterData: true }), true)")
-	if got := b.say(t, "ask", "What is this?"); !strings.Contains(got, "monkey") || !strings.Contains(got, "tok/s") {
+	got := b.say(t, "ask", "What is this?")
+	if !strings.Contains(got, "monkey") || !strings.Contains(got, "tok/s") {
 		t.Errorf("What is this? = %q, want a monkey and the speed", got)
 	}
+	t.Logf("the answer: %q", got)
 	if n := js[int](t, b, "seen.size"); n < 3 {
 		t.Errorf("the answer came in %d pieces, want it streamed", n)
 	}
