@@ -12,7 +12,7 @@ import { dress, replay, caption, toJSON, fromJSON, toHTML } from '/transcript.js
 // Examples that fit the program's own model, which knows captions such as "an emoji of violin" and short questions; and others for any other model.
 // Pictures are of the gallery's part that the model was not trained on.
 const ownExamples = [
-  { title: 'What is this?', picture: 'fxemoji/00252.webp', turns: [{ mode: 'ask', text: 'What is this?' }] },
+  { title: 'What is this?', picture: 'fluent3d/00564.webp', turns: [{ mode: 'raw', text: 'A picture of' }] },
   { title: 'Show me a microscope', picture: 'twemoji/00977.webp', show: false, turns: [{ mode: 'find', text: 'an emoji of microscope' }] },
   { title: 'Caption a picture', picture: 'fxemoji/00090.webp', turns: [{ mode: 'raw', text: '' }] },
   { title: 'A volcano and a violin', picture: 'fxemoji/00439.webp', show: false, turns: [

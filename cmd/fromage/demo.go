@@ -19,7 +19,7 @@ import (
 var (
 	demoCaptions  = []string{"noto/01518.webp", "fxemoji/00090.webp", "fluent3d/00564.webp", "noto/01229.webp"}
 	demoDialogues = [][]string{
-		{galleryPrefix + "fxemoji/00252.webp What is this?"},
+		{galleryPrefix + "fluent3d/00564.webp", "What is a monkey?"},
 		{galleryPrefix + "fluentflat/01437.webp", "What is a volcano?", "What is a mountain?"},
 	}
 	demoPrompts    = []string{"an emoji of microscope", "a flat emoji of monkey", "an emoji of violin", "an emoji of volcano"}

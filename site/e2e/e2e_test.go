@@ -387,12 +387,12 @@ func (b *tab) examples(t *testing.T) {
 }
 
 func (b *tab) chat(t *testing.T) {
-	b.drop(t, "#composer", "fxemoji/00252.webp")
+	b.drop(t, "#composer", "fluent3d/00564.webp")
 	b.until(t, "document.querySelector('#input .pic img')?.naturalWidth")
 	js[bool](t, b, "(window.seen = new Set(), new MutationObserver(() => seen.add(document.querySelector('.turn:last-child .text')?.textContent)).observe(document.getElementById('log'), { subtree: true, childList: true, characterData: true }), true)")
-	got := b.say(t, "ask", "What is this?")
+	got := b.say(t, "raw", "A picture of")
 	if !strings.Contains(got, "monkey") || !strings.Contains(got, "tok/s") {
-		t.Errorf("What is this? = %q, want a monkey and the speed", got)
+		t.Errorf("A picture of = %q, want a monkey and the speed", got)
 	}
 	t.Logf("the answer: %q", got)
 	if n := js[int](t, b, "seen.size"); n < 3 {
