@@ -120,7 +120,7 @@ func TestLive(t *testing.T) {
 	}
 	ok(t, "admin", "gc", "--data", data, "--keep", "1", "--grace", "0s")
 	ok(t, "admin", "check", "--data", data)
-	for end := time.Now().Add(time.Minute); live.Hub.Current().Seq != 4; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); live.Hub.Current().Seq != 5; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the server does not see what was published beside it")
 		}
