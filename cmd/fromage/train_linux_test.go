@@ -16,6 +16,9 @@ func mount(t *testing.T, options string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		if os.Getenv("FROMAGE_REQUIRE_MOUNT") == "1" {
+			t.Fatal(err)
+		}
 		t.Skipf("NOT TESTED ON A FULL DISK: mounting a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
