@@ -52,13 +52,13 @@ func (k Kernel) Limit() float64 { return max(k.CopyShare, k.MatmulShare) }
 // watched calls f and returns the largest run of each program that it made, in the order of their first.
 func watched(m *machine.Machine, f func() error) ([]ran, error) {
 	var all []ran
-	m.Ran = func(p *machine.Program, dims plan.Dims) {
+	m.Ran = func(p *machine.Program, dims plan.Dims, outputs []string) {
 		i := slices.IndexFunc(all, func(r ran) bool { return r.p == p })
 		switch {
 		case i < 0:
-			all = append(all, ran{p, dims})
+			all = append(all, ran{p, dims, outputs})
 		case rows(dims) >= rows(all[i].dims):
-			all[i].dims = dims
+			all[i].dims, all[i].outputs = dims, outputs
 		}
 	}
 	defer func() { m.Ran = nil }()
@@ -67,15 +67,16 @@ func watched(m *machine.Machine, f func() error) ([]ran, error) {
 }
 
 type ran struct {
-	p    *machine.Program
-	dims plan.Dims
+	p       *machine.Program
+	dims    plan.Dims
+	outputs []string // that were wanted
 }
 
 func rows(dims plan.Dims) int { return max(dims[plan.Tokens], dims[plan.Images]) }
 
 // measure times a run again, whose inputs are still those of the last.
 func (r ran) measure(m *machine.Machine, name, work string, c Ceilings) (*Program, error) {
-	steps, err := r.p.Steps(r.dims)
+	steps, err := r.p.Steps(r.dims, r.outputs...)
 	if err != nil {
 		return nil, err
 	}

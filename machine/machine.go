@@ -9,6 +9,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -25,11 +26,11 @@ type Machine struct {
 	Info     gpu.Info
 	Manifest *bundle.Manifest
 	Layouts  map[string]plan.Layout
-	Weights  map[string][]Shard        // by tensor, in the order of its rows
-	States   map[string]gpu.Buffer     // what outlives a run; the caller makes them, and calls Forget when it makes them anew
-	None     gpu.Buffer                // what a kernel gets for a binding it does not look at
-	Watch    *Watch                    // where set, runs are timed
-	Ran      func(*Program, plan.Dims) // where set, hears of each run before it is submitted
+	Weights  map[string][]Shard                  // by tensor, in the order of its rows
+	States   map[string]gpu.Buffer               // what outlives a run; the caller makes them, and calls Forget when it makes them anew
+	None     gpu.Buffer                          // what a kernel gets for a binding it does not look at
+	Watch    *Watch                              // where set, runs are timed
+	Ran      func(*Program, plan.Dims, []string) // where set, hears of each run, and of its wanted outputs, before it is submitted
 	programs map[string]*Program
 
 	mu      sync.Mutex
@@ -157,7 +158,13 @@ type Program struct {
 	slot  []int                 // by value: its slot, or −1
 	slots []gpu.Buffer          // activations
 	named map[string]gpu.Buffer // inputs and outputs
-	lists map[plan.Dims]*run    // lowered for a size, ready to submit
+	lists map[work]*run         // lowered, ready to submit
+}
+
+// work is what is to be run: the sizes, and the names of the wanted outputs.
+type work struct {
+	dims    plan.Dims
+	outputs string
 }
 
 type run struct {
@@ -165,7 +172,7 @@ type run struct {
 	steps []plan.Step
 }
 
-// maxLists is how many sizes of run are kept lowered; decoding needs few, and prompts differ.
+// maxLists is how many runs are kept lowered; decoding needs few, and prompts differ.
 const maxLists = 32
 
 // Program makes a program of the bundle, or one that Add put there, ready to run.
@@ -372,7 +379,7 @@ func (r *Program) grow(dims plan.Dims) error {
 // allocate makes buffers for runs of up to dims; where the device has no room for one of them, none are left.
 func (r *Program) allocate(dims plan.Dims) error {
 	slot, sizes := r.p.Slots(dims)
-	r.slot, r.max, r.named, r.lists = slot, dims, map[string]gpu.Buffer{}, map[plan.Dims]*run{}
+	r.slot, r.max, r.named, r.lists = slot, dims, map[string]gpu.Buffer{}, map[work]*run{}
 	for i, size := range sizes {
 		b, err := r.m.Dev.NewBuffer(fmt.Sprintf("%s slot %d", r.p.Name, i), Padded(size))
 		if err != nil {
@@ -415,17 +422,18 @@ func (m *Machine) Forget() {
 }
 
 // prepare returns the command list of a run.
-func (r *Program) prepare(dims plan.Dims) (*run, error) {
+func (r *Program) prepare(dims plan.Dims, outputs []string) (*run, error) {
 	if err := r.grow(dims); err != nil {
 		return nil, err
 	}
 	if r.m.Ran != nil {
-		r.m.Ran(r, dims)
+		r.m.Ran(r, dims, outputs)
 	}
-	if l, ok := r.lists[dims]; ok {
+	key := work{dims, strings.Join(outputs, " ")}
+	if l, ok := r.lists[key]; ok {
 		return l, nil
 	}
-	steps, err := r.p.Lower(r.m.Info, r.m.Layouts, dims)
+	steps, err := r.p.Lower(r.m.Info, r.m.Layouts, dims, outputs...)
 	if err != nil {
 		return nil, err
 	}
@@ -436,7 +444,7 @@ func (r *Program) prepare(dims plan.Dims) (*run, error) {
 	if len(r.lists) >= maxLists {
 		clear(r.lists)
 	}
-	r.lists[dims] = l
+	r.lists[key] = l
 	return l, nil
 }
 
@@ -496,16 +504,25 @@ func (r *Program) Write(name string, data []byte) error {
 	return nil
 }
 
-// Run writes the inputs and submits the program for these sizes.
-func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
-	run, err := r.prepare(dims)
+// begin writes the inputs of a run and returns its command list.
+func (r *Program) begin(dims plan.Dims, inputs map[string][]byte, outputs []string) (*run, error) {
+	run, err := r.prepare(dims, outputs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name, data := range inputs {
 		if err := r.Write(name, data); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	return run, nil
+}
+
+// Run writes the inputs and submits the program for these sizes: for the named outputs alone, or for all where none is named.
+func (r *Program) Run(dims plan.Dims, inputs map[string][]byte, outputs ...string) error {
+	run, err := r.begin(dims, inputs, outputs)
+	if err != nil {
+		return err
 	}
 	if r.m.Watch != nil {
 		err = r.watched(run.steps, dims)
@@ -518,17 +535,12 @@ func (r *Program) Run(dims plan.Dims, inputs map[string][]byte) error {
 	return nil
 }
 
-// Repeat runs the program so many times in one submit. The inputs are those of the first run; `between` adds to a list the commands that follow every run
-// and make the inputs of the next.
-func (r *Program) Repeat(dims plan.Dims, times int, inputs map[string][]byte, between func(list *gpu.List)) error {
-	run, err := r.prepare(dims)
+// Repeat runs the program for one output so many times in one submit. The inputs are those of the first run; `between` adds to a list the commands that
+// follow every run and make the inputs of the next.
+func (r *Program) Repeat(dims plan.Dims, times int, inputs map[string][]byte, output string, between func(list *gpu.List)) error {
+	run, err := r.begin(dims, inputs, []string{output})
 	if err != nil {
 		return err
-	}
-	for name, data := range inputs {
-		if err := r.Write(name, data); err != nil {
-			return err
-		}
 	}
 	var all gpu.List
 	for range times {
@@ -592,9 +604,9 @@ func (r *Program) Rows(name string, n, cols int) ([][]float32, error) {
 // Plan returns the program as it is lowered.
 func (r *Program) Plan() *plan.Program { return r.p }
 
-// Steps returns the dispatches of a run of these sizes; they are not to be changed.
-func (r *Program) Steps(dims plan.Dims) ([]plan.Step, error) {
-	run, err := r.prepare(dims)
+// Steps returns the dispatches of a run of these sizes for these outputs; they are not to be changed.
+func (r *Program) Steps(dims plan.Dims, outputs ...string) ([]plan.Step, error) {
+	run, err := r.prepare(dims, outputs)
 	if err != nil {
 		return nil, err
 	}

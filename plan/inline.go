@@ -18,13 +18,14 @@ func (b *Builder) Inline(p *Program, bind map[string]ID, state func(name string)
 		}
 	}
 	in := inlining{b: b, p: p, to: make([]ID, len(p.Values)+1), bind: bind, state: state, sizes: map[Size]Size{}}
+	need := p.needs(func(v *Value) bool { return v.Kind == Output && slices.Contains(want, v.Name) })
 	for name, id := range bind {
 		if input := p.Find(name); input != 0 {
 			in.sizes[p.Value(input).Rows.Of] = b.p.Value(id).Rows.Of
 		}
 	}
 	for i, op := range p.Ops {
-		if in.wanted(want)[i] {
+		if need[i] {
 			in.add(op)
 		}
 	}
@@ -42,30 +43,6 @@ type inlining struct {
 	bind  map[string]ID
 	state func(string) string
 	sizes map[Size]Size // what sizes become where an input is bound to a value of another
-	need  []bool        // by op, once known
-}
-
-// wanted says of every operation whether the wanted outputs depend on it, through values or states.
-func (in *inlining) wanted(want []string) []bool {
-	if in.need != nil {
-		return in.need
-	}
-	in.need = make([]bool, len(in.p.Ops))
-	values := make([]bool, len(in.p.Values)+1)
-	for _, name := range want {
-		values[in.p.Find(name)] = true
-	}
-	for i, op := range slices.Backward(in.p.Ops) {
-		makes, changes := op.writes()
-		if !slices.ContainsFunc(append(makes, changes...), func(id ID) bool { return id != 0 && values[id] }) {
-			continue
-		}
-		in.need[i] = true
-		for _, id := range op.reads() {
-			values[id] = values[id] || id != 0
-		}
-	}
-	return in.need
 }
 
 func (in *inlining) add(op Op) {

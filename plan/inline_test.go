@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"fromage/gpu"
 	"fromage/plan"
 )
 
@@ -106,6 +107,38 @@ func TestInlineUnwanted(t *testing.T) {
 	})
 	if len(other.Ops) != len(ends.Ops)-2 || other.Find("w") != 0 || other.Find("rows") != 0 || other.Find("KV") == 0 {
 		t.Errorf("%d of %d operations; w is %d, rows %d, KV %d", len(other.Ops), len(ends.Ops), other.Find("w"), other.Find("rows"), other.Find("KV"))
+	}
+}
+
+// TestLowerWanted: a run for some outputs computes them as a run for all does, the states as well, and nothing else.
+func TestLowerWanted(t *testing.T) {
+	ends := twoEnds(t)
+	dims, in := sizes(), numbers()
+	random(ends, dims, in, 1)
+	all := run(t, ends, dims, in)
+	for _, c := range []struct {
+		outputs, made, left []string
+	}{
+		{[]string{"other"}, []string{"other", "kv"}, []string{"ends"}},
+		{[]string{"ends"}, []string{"ends", "kv"}, []string{"other"}},
+		{[]string{"ends", "other"}, []string{"ends", "other", "kv"}, nil},
+	} {
+		got := run(t, ends, dims, in, c.outputs...)
+		for _, name := range c.made {
+			if !slices.Equal(got[name], all[name]) || slices.Max(all[name]) == 0 {
+				t.Errorf("for %q: %s = %v, want %v", c.outputs, name, got[name], all[name])
+			}
+		}
+		for _, name := range c.left {
+			if slices.Max(got[name]) != 0 || slices.Min(got[name]) != 0 {
+				t.Errorf("for %q: %s = %v was computed", c.outputs, name, got[name])
+			}
+		}
+	}
+	for _, name := range []string{"kv", "none", ""} {
+		if _, err := ends.Lower(gpu.Info{}, nil, dims, name); err == nil || !strings.Contains(err.Error(), "want an output") {
+			t.Errorf("lowered for %q: %v", name, err)
+		}
 	}
 }
 

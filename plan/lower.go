@@ -4,6 +4,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"fromage/gpu"
 	"fromage/shaders"
@@ -29,10 +30,18 @@ type Step struct {
 	Buffers  []Ref
 }
 
-// Lower turns a checked program into dispatches for the sizes of one run on a device, with weights stored as layouts says, by name. A program
-// whose sizes leave an operation nothing to do (R = 0) has no steps for it.
-func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims) ([]Step, error) {
+// Lower turns a checked program into dispatches for the sizes of one run on a device, with weights stored as layouts says, by name. Where outputs are
+// named, only they and the states are computed. A program whose sizes leave an operation nothing to do (R = 0) has no steps for it.
+func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims, outputs ...string) ([]Step, error) {
 	l := &lowering{p: p, info: info, layouts: layouts, dims: dims}
+	for _, name := range outputs {
+		if id := p.Find(name); id == 0 || p.Value(id).Kind != Output {
+			return nil, fmt.Errorf("plan: program %s: want an output, have %q", p.Name, name)
+		}
+	}
+	need := p.needs(func(v *Value) bool {
+		return v.Kind == State || v.Kind == Output && (len(outputs) == 0 || slices.Contains(outputs, v.Name))
+	})
 	pairs, done := p.pairs(), false // done: together with the operation before
 	for i, op := range p.Ops {
 		l.op = i
@@ -40,9 +49,9 @@ func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims) ([]
 		case done:
 			done = false
 			continue
-		case l.idle(op):
+		case !need[i] || l.idle(op):
 			continue
-		case pairs[i]:
+		case pairs[i] && need[i+1]:
 			l.op = i + 1
 			done = l.together(op, p.Ops[i+1])
 		}

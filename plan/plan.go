@@ -107,6 +107,22 @@ func (p *Program) Find(name string) ID {
 	return 0
 }
 
+// needs says of every operation whether a wanted value depends on it, through values or states.
+func (p *Program) needs(want func(*Value) bool) []bool {
+	need, values := make([]bool, len(p.Ops)), make([]bool, len(p.Values)+1)
+	for i := range p.Values {
+		values[i+1] = want(&p.Values[i])
+	}
+	for i, op := range slices.Backward(p.Ops) {
+		makes, changes := op.writes()
+		need[i] = slices.ContainsFunc(append(makes, changes...), func(id ID) bool { return id != 0 && values[id] })
+		for _, id := range op.reads() {
+			values[id] = values[id] || need[i] && id != 0
+		}
+	}
+	return need
+}
+
 // Multiplies says whether a weight is read whole in every run: as the matrix of a linear layer or a vector, not as a table of rows to look up.
 func (p *Program) Multiplies(weight ID) bool {
 	for _, op := range p.Ops {

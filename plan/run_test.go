@@ -18,7 +18,7 @@ type contents map[string][]uint32
 
 // run runs a program on the Go twins, every value in a buffer of its own, and returns what all that have names hold afterwards. Weights of three rows or
 // more are stored in two pieces.
-func run(t testing.TB, p *plan.Program, dims plan.Dims, in contents) map[string][]float32 {
+func run(t testing.TB, p *plan.Program, dims plan.Dims, in contents, outputs ...string) map[string][]float32 {
 	t.Helper()
 	dev := cpu.New()
 	defer dev.Close()
@@ -50,7 +50,7 @@ func run(t testing.TB, p *plan.Program, dims plan.Dims, in contents) map[string]
 		layouts[v.Name] = plan.Layout{Shards: []int{rows}}
 		buffer(plan.Ref{Value: id}, v.Bytes(dims), words)
 	}
-	steps, err := p.Lower(dev.Info(), layouts, dims)
+	steps, err := p.Lower(dev.Info(), layouts, dims, outputs...)
 	if err != nil {
 		t.Fatal(err)
 	}

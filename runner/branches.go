@@ -127,7 +127,7 @@ func (b *Branches) run(ctx context.Context, all []counted) error {
 	row := 0
 	for _, c := range all {
 		for _, add := range c.add {
-			*add += float64(res.nll[row])
+			*add += float64(res.nll[row][0])
 			row++
 		}
 	}

@@ -64,13 +64,13 @@ func (r *Runner) Device() gpu.Device { return r.m.Dev }
 // Machine returns what holds the model on its device, for training: a caller that changes heads there tells the runner by HeadsChanged.
 func (r *Runner) Machine() *machine.Machine { return r.m }
 
-// Dispatches returns how many kernel dispatches one decoded token takes.
+// Dispatches returns how many kernel dispatches one decoded token takes, of which only the logits are wanted.
 func (r *Runner) Dispatches() (int, error) {
 	p, err := r.m.Manifest.Model.Program("lm")
 	if err != nil {
 		return 0, err
 	}
-	steps, err := p.Lower(r.m.Info, r.m.Layouts, plan.Run(1, 1, 0))
+	steps, err := p.Lower(r.m.Info, r.m.Layouts, plan.Run(1, 1, 0), "logits")
 	return len(steps), err
 }
 

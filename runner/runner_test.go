@@ -18,6 +18,7 @@ import (
 	"fromage/gpu"
 	"fromage/index"
 	"fromage/internal/kerneltest"
+	"fromage/plan"
 	"fromage/shaders"
 )
 
@@ -128,6 +129,46 @@ func TestPacking(t *testing.T) {
 		r.maxTokens = maxTokens
 		for _, s := range append(sequences, cut...) {
 			s.Close()
+		}
+	})
+}
+
+// TestWanted: what is computed for the logits alone, or for the retrieval embedding alone, is what it is when all outputs are made, at any place of a sequence.
+func TestWanted(t *testing.T) {
+	devices(t, func(t *testing.T, r *Runner) {
+		ctx := context.Background()
+		s := randomSequences(r, 40)[0]
+		all, err := r.Outputs(ctx, copyOf(r, s, s.Len()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		part := r.NewSequence()
+		for at := range s.Len() {
+			part.AppendTokens(s.Tokens()[at])
+			if at%3 == 0 {
+				continue
+			}
+			w := want{logits: at%3 == 1, retrieval: at%3 == 2}
+			got, err := r.forward(ctx, []feed{{part, []int{at}}}, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w.logits {
+				near(t, "logits", got.logits, all.Logits[at:at+1])
+			} else {
+				near(t, "retrieval", got.retrieval, all.Retrieval[at:at+1])
+			}
+		}
+		lm, err := r.m.Program("lm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := lm.Steps(plan.Run(1, 1, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := r.Dispatches(); err != nil || n >= len(steps) {
+			t.Errorf("a token takes %d dispatches, all outputs of one %d, %v", n, len(steps), err)
 		}
 	})
 }

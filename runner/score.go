@@ -51,12 +51,12 @@ func (r *Runner) ScoreSequences(ctx context.Context, sequences []*Sequence) ([]L
 	for i, f := range feeds {
 		l := &out[i]
 		for range f.want {
-			l.Tokens = append(l.Tokens, -res.nll[n])
-			l.Sum -= float64(res.nll[n])
-			if res.rank[n] < 1 {
+			l.Tokens = append(l.Tokens, -res.nll[n][0])
+			l.Sum -= float64(res.nll[n][0])
+			if res.nll[n][1] < 1 {
 				l.Top1++
 			}
-			if res.rank[n] < 5 {
+			if res.nll[n][1] < 5 {
 				l.Top5++
 			}
 			n++

@@ -5,6 +5,7 @@ package runner
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"fromage/machine"
 	"fromage/plan"
@@ -57,8 +58,15 @@ type want struct {
 // results are rows for every wanted place, feed after feed.
 type results struct {
 	logits, retrieval, hidden [][]float32
-	nll                       []float32 // −log likelihood of each label
-	rank                      []int     // how many tokens were more likely than the label
+	nll                       [][]float32 // (2): −log likelihood of the label, and how many tokens were more likely
+}
+
+// output is where the rows of a program's output go.
+type output struct {
+	name   string
+	cols   int
+	wanted bool
+	rows   *[][]float32
 }
 
 // maxTokens is the most tokens of one run, but for tests; longer prompts go in several.
@@ -173,34 +181,23 @@ func (r *Runner) runPlaces(places []place, w want, out *results) error {
 	if w.labels != nil {
 		inputs["labels"] = machine.Bytes(in.labels)
 	}
-	R := len(in.rows)
-	if err := prog.Run(plan.Run(len(places), R, len(in.prefix)/r.m.Manifest.Settings.EmbedDim), inputs); err != nil {
+	R, s := len(in.rows), r.m.Manifest.Settings
+	read := []output{{"logits", s.Vocabulary, w.logits, &out.logits}, {"retrieval", s.SharedDim, w.retrieval, &out.retrieval}, {"hidden", s.EmbedDim, w.hidden, &out.hidden}}
+	if w.labels != nil {
+		read = []output{{"nll", 2, true, &out.nll}}
+	}
+	read = slices.DeleteFunc(read, func(o output) bool { return !o.wanted })
+	var names []string
+	for _, o := range read {
+		names = append(names, o.name)
+	}
+	if err := prog.Run(plan.Run(len(places), R, len(in.prefix)/s.EmbedDim), inputs, names...); err != nil {
 		return err
 	}
 	for _, p := range places {
 		p.s.computed = p.at + 1
 	}
-	return r.readRows(prog, R, w, out)
-}
-
-func (r *Runner) readRows(prog *machine.Program, R int, w want, out *results) error {
-	if w.labels != nil {
-		pairs, err := prog.Rows("nll", R, 2)
-		for _, p := range pairs {
-			out.nll, out.rank = append(out.nll, p[0]), append(out.rank, int(p[1]))
-		}
-		return err
-	}
-	s := r.m.Manifest.Settings
-	for _, o := range []struct {
-		name   string
-		cols   int
-		wanted bool
-		rows   *[][]float32
-	}{{"logits", s.Vocabulary, w.logits, &out.logits}, {"retrieval", s.SharedDim, w.retrieval, &out.retrieval}, {"hidden", s.EmbedDim, w.hidden, &out.hidden}} {
-		if !o.wanted {
-			continue
-		}
+	for _, o := range read {
 		rows, err := prog.Rows(o.name, R, o.cols)
 		if err != nil {
 			return err
