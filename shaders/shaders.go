@@ -81,7 +81,7 @@ func kernel(v variant, base gpu.Kernel) *gpu.Kernel {
 	return k.(*gpu.Kernel)
 }
 
-// source makes the whole text of a variant: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced. A missing text or constant is our own
+// source makes the whole text of a variant, bare: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced. A missing text or constant is our own
 // mistake, so it panics. Package regexp would be a tenth of a wasm guest.
 func source(v variant) string {
 	var imported, text strings.Builder
@@ -106,7 +106,7 @@ func source(v variant) string {
 		panic("shaders: the variant " + v.file + " has no text")
 	}
 	seen := 0
-	for line := range strings.Lines(imported.String()) {
+	for line := range strings.Lines(Bare(imported.String())) {
 		if name, rest, ok := constant(line); ok {
 			if n, ok := v.consts[name]; ok {
 				seen++
@@ -119,6 +119,19 @@ func source(v variant) string {
 		panic(fmt.Sprintf("shaders: %s has not all of the constants %v", v.file, sortedKeys(v.consts)))
 	}
 	return text.String()
+}
+
+// Bare is a text without indentation and comments, `//#` lines apart. Lines keep their numbers, for the compiler's messages.
+func Bare(text string) string {
+	var bare strings.Builder
+	for line := range strings.Lines(text) {
+		if code, _, found := strings.Cut(line, "//"); found && !strings.HasPrefix(line, "//#") {
+			line = code + "\n"
+		}
+		bare.WriteString(strings.Trim(line, " \n"))
+		bare.WriteByte('\n')
+	}
+	return bare.String()
 }
 
 // constant takes a line `const NAME: u32 = 1u; …` apart.
