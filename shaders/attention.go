@@ -19,11 +19,7 @@ const attentionMaxDh = 4 * attentionQUADS
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
 func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	checkHead("attention", p.Dh)
-	v := variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
-	fours := (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0
-	if fours {
-		v.imports["rows"] = "rows_vec4"
-	}
+	v, fours := attentionAlone(p)
 	groups := int(p.T) * int(p.Heads)
 	switch near := sharedLanes(info); {
 	case info.Software && near > 0 && p.T > 1 && fours:
@@ -32,12 +28,36 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	case info.Software:
 		v.file, v.text = "attention_software", attentionSoftwareText
 		groups = ceil(groups, attentionSoftwareWG)
+	case p.T > 1 && fours && attentionHeld(p) <= attentionTileHELD:
+		v.file, v.text, v.consts = "attention_tile", attentionTileText, map[string]int{"HELD": attentionHeld(p)}
 	}
-	rule := Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+	rule := attentionDispatch(v, p, groups)
 	if !withChoices {
 		return rule
 	}
 	return choose(info, func() string { return attentionClass(p) }, func() []Dispatch { return attentionForms(info, p) }, rule)
+}
+
+// attentionAlone is the text with a workgroup for each token and head, and whether everything is in fours.
+func attentionAlone(p AttentionParams) (v variant, fours bool) {
+	v = variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
+	if fours = (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0; fours {
+		v.imports["rows"] = "rows_vec4"
+	}
+	return v, fours
+}
+
+func attentionDispatch(v variant, p AttentionParams, groups int) Dispatch {
+	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+}
+
+// attentionHeld is how many vec4s of a token's result each of its lanes holds in attention_tile, a power of two.
+func attentionHeld(p AttentionParams) int {
+	held := 1
+	for 4*attentionTilePARTS*held < int(p.Dh) {
+		held *= 2
+	}
+	return held
 }
 
 func checkHead(kernel string, Dh uint32) {
@@ -133,6 +153,8 @@ func attentionCases() []Case {
 		AttentionCase(AttentionParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 5, 0, 131),
 		AttentionCausalCase(AttentionParams{Heads: 3, Dh: 20, QStride: 180, KVStride: 120, VOffset: 60, Scale: 0.22}, 3, 12, 1),
 		AttentionCase(AttentionParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38}, 9, 140),
+		AttentionCausalCase(AttentionParams{Heads: 2, Dh: 64, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.12}, 35, 1, 6),
+		AttentionCausalCase(AttentionParams{Heads: 1, Dh: 128, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.09}, 33),
 	}
 }
 

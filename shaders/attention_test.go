@@ -21,7 +21,11 @@ func TestAttention(t *testing.T) {
 			// Strides and offsets that rule vec4 loads out.
 			shaders.AttentionCase(shaders.AttentionParams{
 				Heads: heads, Dh: Dh, QStride: heads*Dh + 1, KVStride: 2*heads*Dh + 5, KOffset: heads*Dh + 3, VOffset: 2, Scale: 0.3,
-			}, 0, 13, 131))
+			}, 0, 13, 131),
+			// Runs of tokens that share rows, over the ends of tiles and of what is read at a time.
+			shaders.AttentionCausalCase(shaders.AttentionParams{
+				Heads: heads, Dh: Dh, QStride: 3 * heads * Dh, KVStride: 2 * heads * Dh, VOffset: heads * Dh, Scale: 0.3,
+			}, 3, 1, 9, 17, 2, 67))
 	}
 	// Scores of some hundreds, whose f32 are 3e-5 apart.
 	steep := shaders.AttentionCase(shaders.AttentionParams{Heads: 1, Dh: 64, QStride: 64, KVStride: 128, VOffset: 64, Scale: 20}, 1, 300)
@@ -43,7 +47,7 @@ func TestAttentionTwin(t *testing.T) {
 
 // TestAttentionOneBuffer binds one buffer as q and kv, as a vision tower does.
 func TestAttentionOneBuffer(t *testing.T) {
-	const T, heads, Dh = 5, 2, 4
+	const T, heads, Dh = 37, 2, 36
 	p := shaders.AttentionParams{T: T, Heads: heads, Dh: Dh, QStride: 3 * heads * Dh, KVStride: 3 * heads * Dh, KOffset: heads * Dh, VOffset: 2 * heads * Dh, Scale: 0.5}
 	x := shaders.Random(1, T*3*heads*Dh)
 	var tokens []uint32

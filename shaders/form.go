@@ -168,9 +168,12 @@ func distinct(first Dispatch, more []Dispatch) []Dispatch {
 // attentionClass is the class of an Attention: how many tokens it has.
 func attentionClass(p AttentionParams) string { return "attention.T" + bound(int(p.T), 4) }
 
-// attentionForms are what the rule has for GPUs and for devices that a CPU plays.
+// attentionForms are what the rule has for GPUs and for devices that a CPU plays, and a workgroup for each token and head.
 func attentionForms(info gpu.Info, p AttentionParams) []Dispatch {
-	return []Dispatch{Attention(as(false, info), p), Attention(as(true, info), p), Attention(as(true, alone(info)), p)}
+	v, _ := attentionAlone(p)
+	return []Dispatch{
+		Attention(as(false, info), p), Attention(as(true, info), p), Attention(as(true, alone(info)), p), attentionDispatch(v, p, int(p.T*p.Heads)),
+	}
 }
 
 // attentionExample is a class where T is the least or the most of typical ones, none elsewhere.

@@ -626,6 +626,21 @@ const (
 	attentionStepSoftwareWG = 8
 )
 
+//go:embed attention_tile.wgsl
+var attentionTileText string
+
+// Constants of attention_tile.wgsl.
+const (
+	attentionTileWG      = 128
+	attentionTileQUADS   = 64
+	attentionTileTOKENS  = 16
+	attentionTilePARTS   = 8
+	attentionTileROWS    = 32
+	attentionTileCOLUMNS = 16
+	attentionTileLINE    = 17
+	attentionTileHELD    = 4
+)
+
 //go:embed contrast.wgsl
 var contrastText string
 
@@ -2841,4 +2856,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "ccc7c6b850cdfe3ea16805c94a412392fb7ed47e9df5b9eab431ffd4c34069d9"
+const textsHash = "853e796e4be96362db48994323868eaed908673ad24c397cb519e8d7f925e8e9"
