@@ -32,6 +32,8 @@ type Machine struct {
 	Watch    *Watch                              // where set, runs are timed
 	Ran      func(*Program, plan.Dims, []string) // where set, hears of each run, and of its wanted outputs, before it is submitted
 	programs map[string]*Program
+	scratch  gpu.Buffer // of all programs; 0 before one needs it
+	roomy    int        // its bytes
 
 	mu      sync.Mutex
 	missing map[string]bool // weights that were not uploaded yet
@@ -284,6 +286,9 @@ func (m *Machine) Free(buffers map[string]gpu.Buffer) {
 func (m *Machine) Close() {
 	m.Release()
 	m.Free(m.States)
+	if m.scratch != 0 {
+		_ = m.Dev.Free(m.scratch)
+	}
 	for _, shards := range m.Weights {
 		for _, s := range shards {
 			for _, b := range []gpu.Buffer{s.Values, s.Scales} {
@@ -333,6 +338,7 @@ func (r *Program) fits(dims plan.Dims) error {
 
 // Reserve makes room for runs of up to dims and no more: for a caller that knows the sizes of what is to come, or writes buffers before the first run.
 func (r *Program) Reserve(dims plan.Dims) error {
+	dims[plan.Past] = 0
 	enough := r.named != nil
 	for i, n := range dims {
 		enough = enough && n <= r.max[i]
@@ -350,6 +356,7 @@ func (r *Program) Reserve(dims plan.Dims) error {
 
 // grow makes room for runs of dims. Sizes are rounded up to powers of two where the device allows, so that a conversation grows few times.
 func (r *Program) grow(dims plan.Dims) error {
+	dims[plan.Past] = 0
 	need, enough := dims, true
 	for i, n := range dims {
 		enough = enough && n <= r.max[i]
@@ -437,6 +444,9 @@ func (r *Program) prepare(dims plan.Dims, outputs []string) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.m.makeScratch(plan.Scratch(steps)); err != nil {
+		return nil, err
+	}
 	l := &run{steps: steps}
 	if err := r.commands(&l.list, steps); err != nil {
 		return nil, err
@@ -466,8 +476,28 @@ func (r *Program) commands(list *gpu.List, steps []plan.Step) error {
 	return nil
 }
 
+// makeScratch makes scratch of so many bytes, in place of a smaller one.
+func (m *Machine) makeScratch(size int) error {
+	if size <= m.roomy {
+		return nil
+	}
+	b, err := m.Dev.NewBuffer("scratch", Padded(size))
+	if err != nil {
+		return err
+	}
+	if m.scratch != 0 {
+		_ = m.Dev.Free(m.scratch)
+	}
+	m.scratch, m.roomy = b, size
+	m.Forget()
+	return nil
+}
+
 func (r *Program) bind(ref plan.Ref) (gpu.Buffer, error) {
-	if ref.Value == 0 {
+	switch {
+	case ref.Scratch > 0:
+		return r.m.scratch, nil
+	case ref.Value == 0:
 		return r.m.None, nil
 	}
 	v := r.p.Value(ref.Value)

@@ -15,6 +15,7 @@ import (
 	"fromage/bundle"
 	"fromage/gpu"
 	"fromage/gpu/cpu"
+	"fromage/internal/kerneltest"
 	"fromage/plan"
 	"fromage/shaders"
 )
@@ -299,4 +300,74 @@ func TestWatch(t *testing.T) {
 	if want := []string{"normal0[0] 3 true", "normal1[1] 3 true"}; !slices.Equal(heard, want) {
 		t.Errorf("heard %q, want %q", heard, want)
 	}
+}
+
+// TestPast: how long a token's past is said to be changes the kernels of a GPU, and neither what they compute nor the program's buffers; scratch grows.
+func TestPast(t *testing.T) {
+	const heads, dim, rows = 3, 8, 40
+	m := &plan.Model{}
+	b := plan.NewBuilder(m, "attend")
+	table, kv := b.Numbers("tokens", plan.Dim{Of: plan.Tokens, N: 1}, plan.TokenColumns), b.State("kv", 2*heads*dim)
+	x := b.Input("x", plan.Dim{Of: plan.Tokens, N: 1}, 3*heads*dim)
+	b.StoreRows(plan.StoreRows{X: x, Tokens: table, From: heads * dim, KV: kv})
+	b.Output("y", b.Attention(plan.Attention{Q: x, KV: kv, Tokens: table, Heads: heads, Dim: dim, V: heads * dim, Scale: 0.3}))
+	if err := b.Done(); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	past, token := make([]float32, rows*2*heads*dim), make([]float32, 3*heads*dim)
+	for _, x := range [][]float32{past, token} {
+		for i := range x {
+			x[i] = float32(rng.NormFloat64())
+		}
+	}
+	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+		counted := newCounting()
+		counted.Device = kerneltest.AsHardware(dev)
+		m, _ := load(t, counted, nil, m.Programs...)
+		state, err := counted.NewBuffer("kv", 4*len(past))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.States["kv"] = state
+		p, _ := m.Program("attend")
+		run := func(length int) ([]float32, int) {
+			t.Helper()
+			dims := tokens(1)
+			dims[plan.Past] = length
+			err := dev.Write(state, 0, Bytes(past))
+			if err == nil {
+				err = p.Run(dims, map[string][]byte{"x": Bytes(token), "tokens": Bytes([]uint32{0, rows - 2, 1, rows - 1})})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			y, err := p.Rows("y", 1, heads*dim)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps, err := p.Steps(dims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return y[0], len(steps)
+		}
+		want, one := run(0)
+		made := counted.made
+		for i, length := range []int{4096, 64, 1024, 2048} {
+			got, steps := run(length)
+			for j := range got {
+				if d := got[j] - want[j]; d > 1e-5 || d < -1e-5 {
+					t.Fatalf("with a past of %d: y[%d] = %g, want %g", length, j, got[j], want[j])
+				}
+			}
+			if more := steps - one; more != 1 && length > 64 || more != 0 && length == 64 {
+				t.Errorf("with a past of %d there are %d dispatches, without one %d", length, steps, one)
+			}
+			if i == 0 && counted.made != made+1 || i > 0 && counted.made != made {
+				t.Errorf("with a past of %d: %d new buffers", length, counted.made-made)
+			}
+			made = counted.made
+		}
+	})
 }

@@ -37,7 +37,8 @@ func (p *Program) Costs(steps []Step, layouts map[string]Layout, dims Dims, a At
 	counted := -1 // the last operation whose products are counted
 	for i, s := range steps {
 		c := costing{p, layouts, dims, a, p.Ops[s.Op], 1}
-		if o, ok := c.op.(*Attention); ok {
+		if o, ok := c.op.(*Attention); ok && s.Op != counted {
+			counted = s.Op
 			costs[i].FLOPs = 4 * float64(a.Pairs) * float64(o.Heads*o.Dim)
 		} else if tables := c.tables(); tables != nil {
 			c.part = c.partOf(s, tables)

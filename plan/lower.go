@@ -16,11 +16,13 @@ type Layout struct {
 	Shards []int
 }
 
-// Ref names the buffer that a step binds: a value's, one shard of a weight's, or its scales. The zero Ref is a buffer that the kernel does not look at.
+// Ref names the buffer that a step binds: a value's, one shard of a weight's, or its scales; or so many bytes of scratch, which hold something from one step
+// to the next. The zero Ref is a buffer that the kernel does not look at.
 type Ref struct {
-	Value ID
-	Shard int
-	Scale bool
+	Value   ID
+	Shard   int
+	Scale   bool
+	Scratch int
 }
 
 // Step is one kernel dispatch of a lowered program.
@@ -64,6 +66,16 @@ func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims, out
 		}
 	}
 	return l.steps, nil
+}
+
+// Scratch returns the bytes of scratch that steps need.
+func Scratch(steps []Step) (size int) {
+	for _, s := range steps {
+		for _, ref := range s.Buffers {
+			size = max(size, ref.Scratch)
+		}
+	}
+	return size
 }
 
 type lowering struct {

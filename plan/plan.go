@@ -30,8 +30,12 @@ const (
 
 var sizeNames = [...]string{"1", "T", "R", "B", "I", "P", "C"}
 
-// Dims gives the sizes of one run, by Size; Dims[One] is 1.
-type Dims [len(sizeNames)]int
+// Past is no size of values: at most how many rows of keys and values a token of a run attends to, or somewhat more; 0 where nobody says. It decides
+// what is faster, not what is computed.
+const Past = Size(len(sizeNames))
+
+// Dims gives the sizes of one run, by Size, and its Past; Dims[One] is 1.
+type Dims [Past + 1]int
 
 // Run makes Dims of a language-model run: tokens T, wanted rows R, visual embedding rows I.
 func Run(tokens, rows, prefix int) Dims {

@@ -91,7 +91,9 @@ func (a *ahead) submit(ctx context.Context, n int, control []uint32) error {
 	if err != nil {
 		return err
 	}
-	err = prog.Repeat(plan.Run(1, 1, 0), n, inputs, "logits", func(list *gpu.List) {
+	dims := plan.Run(1, 1, 0)
+	dims[plan.Past] = s.rows
+	err = prog.Repeat(dims, n, inputs, "logits", func(list *gpu.List) {
 		list.Dispatch(p, d.Groups, d.Params, prog.Buffer("logits"), buffer, prog.Buffer("tokens"), prog.Buffer("rows"))
 	})
 	if err != nil {

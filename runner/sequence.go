@@ -191,7 +191,11 @@ func (r *Runner) runPlaces(places []place, w want, out *results) error {
 	for _, o := range read {
 		names = append(names, o.name)
 	}
-	if err := prog.Run(plan.Run(len(places), R, len(in.prefix)/s.EmbedDim), inputs, names...); err != nil {
+	dims := plan.Run(len(places), R, len(in.prefix)/s.EmbedDim)
+	if len(places) == 1 {
+		dims[plan.Past] = places[0].s.rows
+	}
+	if err := prog.Run(dims, inputs, names...); err != nil {
 		return err
 	}
 	for _, p := range places {

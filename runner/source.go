@@ -212,6 +212,9 @@ func Kernels(info gpu.Info, manifest *bundle.Manifest, tokens ...int) ([]*gpu.Ke
 	for _, n := range tokens {
 		runs["lm"] = append(runs["lm"], plan.Run(n, 1, 0))
 	}
+	long := plan.Run(1, 1, 0)
+	long[plan.Past] = manifest.Settings.MaxPositions
+	runs["lm"] = append(runs["lm"], long)
 	var kernels []*gpu.Kernel
 	seen := map[string]bool{}
 	for _, p := range manifest.Model.Programs {

@@ -29,13 +29,18 @@ func AttentionStep(info gpu.Info, p AttentionStepParams) Dispatch {
 // attentionStepBy stores the token's keys and values, then attends.
 func attentionStepBy(attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {
 	return func(p AttentionStepParams, b attentionStepBuffers) {
-		n := p.Heads * p.Dh
-		row := int(b.Tokens[2]+b.Tokens[1]) * int(p.KVStride)
-		for _, column := range []uint32{p.KOffset, p.VOffset} {
-			copy(b.Kv[row+int(column):][:n], b.Q[p.Source+column:][:n])
-		}
+		storeOwn(p, b.Q, b.Tokens, b.Kv)
 		attend(AttentionParams{T: 1, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale},
 			attentionBuffers{Q: b.Q, Kv: b.Kv, Tokens: b.Tokens, Y: b.Y})
+	}
+}
+
+// storeOwn takes the token's keys and values to their row.
+func storeOwn(p AttentionStepParams, q []float32, tokens []uint32, kv []float32) {
+	n := p.Heads * p.Dh
+	row := int(tokens[2]+tokens[1]) * int(p.KVStride)
+	for _, column := range []uint32{p.KOffset, p.VOffset} {
+		copy(kv[row+int(column):][:n], q[p.Source+column:][:n])
 	}
 }
 

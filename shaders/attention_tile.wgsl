@@ -29,10 +29,7 @@ var<workgroup> scores: array<vec4<f32>, 144>; // (TOKENS,PARTS+1)
 //#import rows
 //#import attention_out
 //#import attention_chunks
-
-fn count_of(t: u32) -> u32 {
-    return min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
-}
+//#import attention_whole
 
 // What four rows of values add to four columns.
 fn mixed(weight: vec4<f32>, r0: u32, r1: u32, r2: u32, r3: u32, h: u32, c: u32) -> vec4<f32> {

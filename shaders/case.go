@@ -130,7 +130,7 @@ func (c Case) compare(got, want []uint32) *Mismatch {
 func Cases() []Case {
 	var all []Case
 	for _, f := range []func() []Case{
-		embedCases, layerNormCases, linearCases, linearNormCases, attentionCases, attentionStepCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
+		embedCases, layerNormCases, linearCases, linearNormCases, attentionCases, attentionStepCases, attentionPartCases, attentionMergeCases, storeRowsCases, gatherRowsCases, patchesCases, visionEmbedCases, normalizeCases, addCases,
 		nllCases, topKCases, nextTokenCases,
 		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
 		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,

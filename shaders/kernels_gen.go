@@ -517,6 +517,73 @@ const (
 	attentionBackRowsSoftwareWG = 8
 )
 
+//go:embed attention_merge.wgsl
+var attentionMergeText string
+
+// Constants of attention_merge.wgsl.
+const (
+	attentionMergeWG = 64
+)
+
+// AttentionMergeParams are the parameters of attention_merge.wgsl.
+type AttentionMergeParams struct {
+	Heads  uint32
+	Dh     uint32 // columns of a head, a multiple of 4
+	Splits uint32 // parts of a head's rows
+}
+
+func (p AttentionMergeParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.Heads)
+	put32(b[4:], p.Dh)
+	put32(b[8:], p.Splits)
+	return b
+}
+
+func decodeAttentionMergeParams(b []byte) AttentionMergeParams {
+	_ = b[15]
+	return AttentionMergeParams{
+		Heads:  get32(b[0:]),
+		Dh:     get32(b[4:]),
+		Splits: get32(b[8:]),
+	}
+}
+
+// attentionMergeBuffers are the bindings of attention_merge.wgsl, as the twin sees them.
+type attentionMergeBuffers struct {
+	Parts []float32 // (Heads,Splits,Dh+4): Σ weight·value; the largest score, Σ weight and two zeros
+	Y     []float32 // (Heads·Dh)
+}
+
+func attentionMergeInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "attention_merge",
+		Source:   attentionMergeText,
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"parts", "y"},
+		Reach:    reachOf(decodeAttentionMergeParams),
+	}
+}
+
+func attentionMergeCall(f func(AttentionMergeParams, attentionMergeBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAttentionMergeParams(c.Params), attentionMergeBuffers{floats(c.Buffers[0]), floats(c.Buffers[1])})
+	}
+}
+
+// attentionMergeKernel is a kernel with the interface of attention_merge.wgsl, the given twin and, where there is one, something faster.
+func attentionMergeKernel(twin func(AttentionMergeParams, attentionMergeBuffers), fast ...func(AttentionMergeParams, attentionMergeBuffers)) gpu.Kernel {
+	k := attentionMergeInterface()
+	if withTwins {
+		k.Twin = attentionMergeCall(twin)
+		for _, f := range fast {
+			k.Fast = attentionMergeCall(f)
+		}
+	}
+	return k
+}
+
 //go:embed attention_near.wgsl
 var attentionNearText string
 
@@ -524,6 +591,94 @@ var attentionNearText string
 const (
 	attentionNearNEAR = 8
 )
+
+//go:embed attention_part.wgsl
+var attentionPartText string
+
+// Constants of attention_part.wgsl.
+const (
+	attentionPartWG    = 128
+	attentionPartQUADS = 64
+)
+
+// AttentionPartParams are the parameters of attention_part.wgsl.
+type AttentionPartParams struct {
+	Heads    uint32
+	Dh       uint32  // columns of a head, at most 256
+	QStride  uint32  // values in q
+	Source   uint32  // column of q that is column 0 of the token's row of kv
+	KVStride uint32  // values in a row of kv
+	KOffset  uint32  // column of the first head's keys
+	VOffset  uint32  // column of the first head's values
+	Splits   uint32  // parts of a head's rows
+	Scale    float32 // 1/√Dh as a rule
+}
+
+func (p AttentionPartParams) encode() []byte {
+	b := make([]byte, 48)
+	put32(b[0:], p.Heads)
+	put32(b[4:], p.Dh)
+	put32(b[8:], p.QStride)
+	put32(b[12:], p.Source)
+	put32(b[16:], p.KVStride)
+	put32(b[20:], p.KOffset)
+	put32(b[24:], p.VOffset)
+	put32(b[28:], p.Splits)
+	put32(b[32:], math.Float32bits(p.Scale))
+	return b
+}
+
+func decodeAttentionPartParams(b []byte) AttentionPartParams {
+	_ = b[47]
+	return AttentionPartParams{
+		Heads:    get32(b[0:]),
+		Dh:       get32(b[4:]),
+		QStride:  get32(b[8:]),
+		Source:   get32(b[12:]),
+		KVStride: get32(b[16:]),
+		KOffset:  get32(b[20:]),
+		VOffset:  get32(b[24:]),
+		Splits:   get32(b[28:]),
+		Scale:    math.Float32frombits(get32(b[32:])),
+	}
+}
+
+// attentionPartBuffers are the bindings of attention_part.wgsl, as the twin sees them.
+type attentionPartBuffers struct {
+	Q      []float32 // the token's queries, keys and values; queries of head h at column h·Dh
+	Tokens []uint32  // (1,4)
+	Kv     []float32 // (rows,KVStride)
+	Parts  []float32 // (Heads,Splits,Dh+4): Σ weight·value; the largest score, Σ weight and two zeros
+}
+
+func attentionPartInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "attention_part",
+		Source:   attentionPartText,
+		Params:   48,
+		Bindings: []gpu.Access{gpu.Read, gpu.Read, gpu.ReadWrite, gpu.ReadWrite},
+		Labels:   []string{"q", "tokens", "kv", "parts"},
+		Reach:    reachOf(decodeAttentionPartParams),
+	}
+}
+
+func attentionPartCall(f func(AttentionPartParams, attentionPartBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeAttentionPartParams(c.Params), attentionPartBuffers{floats(c.Buffers[0]), c.Buffers[1], floats(c.Buffers[2]), floats(c.Buffers[3])})
+	}
+}
+
+// attentionPartKernel is a kernel with the interface of attention_part.wgsl, the given twin and, where there is one, something faster.
+func attentionPartKernel(twin func(AttentionPartParams, attentionPartBuffers), fast ...func(AttentionPartParams, attentionPartBuffers)) gpu.Kernel {
+	k := attentionPartInterface()
+	if withTwins {
+		k.Twin = attentionPartCall(twin)
+		for _, f := range fast {
+			k.Fast = attentionPartCall(f)
+		}
+	}
+	return k
+}
 
 //go:embed attention_software.wgsl
 var attentionSoftwareText string
@@ -2652,6 +2807,9 @@ var sharedAttentionParams string
 //go:embed shared/attention_step_head.wgsl
 var sharedAttentionStepHead string
 
+//go:embed shared/attention_whole.wgsl
+var sharedAttentionWhole string
+
 //go:embed shared/best.wgsl
 var sharedBest string
 
@@ -2779,6 +2937,8 @@ func shared(name string) string {
 		return sharedAttentionParams
 	case "attention_step_head":
 		return sharedAttentionStepHead
+	case "attention_whole":
+		return sharedAttentionWhole
 	case "best":
 		return sharedBest
 	case "candidate":
@@ -2856,4 +3016,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "853e796e4be96362db48994323868eaed908673ad24c397cb519e8d7f925e8e9"
+const textsHash = "bbd0288ff5650b581e5764536d9c42cd7ef27f42ca00355e9166476cd2695cb9"

@@ -1,20 +1,21 @@
-// Attention of one token and head, n = t·Heads + h, by a workgroup of WG invocations. Rows come in chunks of WG: each lane scores one row, then each
-// lane sums four columns over one slice of the chunk. The softmax is online (Milakov & Gimelshein 2018), so that memory does not depend on count.
-// Needs `reduce`, `rows` and `attention_out`; all invocations must call.
+// Scores and sums of one token and head over count rows of kv from first on, by a workgroup of WG invocations. Rows come in chunks of WG: each lane scores
+// one row, then each lane sums four columns over one slice of the chunk. The softmax is online (Milakov & Gimelshein 2018), so that memory does not depend
+// on count. Needs `reduce` and `rows`; all invocations must call.
 var<workgroup> query: array<vec4<f32>, QUADS>;
 var<workgroup> weights: array<f32, WG>;
 var<workgroup> sums: array<vec4<f32>, WG>;
 
-fn attend(n: u32, lane: u32) {
-    let t = n / p.Heads;
-    let h = n % p.Heads;
+struct Attended {
+    values: vec4<f32>, // Σ weight · value in columns 4·lane to 4·lane+3, where the head has them
+    largest: f32, // score; LOWEST if there are no rows
+    weight: f32, // Σ exp(score − largest)
+}
+
+fn attended(t: u32, h: u32, first: u32, count: u32, lane: u32) -> Attended {
     let quads = (p.Dh + 3u) >> 2u;
     if (lane < quads) {
         query[lane] = p.Scale * query4(t, h, lane);
     }
-    let first = tokens[4u * t + 2u];
-    // No more than there can be, so that a wild table costs no more time than a good one.
-    let count = min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
     workgroupBarrier();
     let slices = WG / quads;
     let slice = lane / quads;
@@ -53,6 +54,11 @@ fn attend(n: u32, lane: u32) {
         for (var s = 1u; s < slices; s++) {
             acc += sums[s * quads + lane];
         }
-        store4(t, h, lane, select(acc / sum, vec4<f32>(), count == 0u));
     }
+    return Attended(acc, largest, sum);
+}
+
+// How many rows token t attends to: no more than there can be, so that a wild table costs no more time than a good one.
+fn count_of(t: u32) -> u32 {
+    return min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
 }

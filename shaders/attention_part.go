@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shaders
+
+import (
+	"math"
+
+	"fromage/gpu"
+)
+
+const (
+	// attentionPartRows is how many rows a part should have: what a workgroup reads at a time.
+	attentionPartRows = attentionPartWG
+	// attentionPartLeast is the shortest past for which parts gain more time than AttentionMerge takes.
+	attentionPartLeast = 1024
+	// attentionPartMost is how many parts of a head are enough for every GPU.
+	attentionPartMost = 16
+)
+
+// AttentionSplits is into how many parts AttentionPart should cut a head's rows on a device, where a token attends to at most past rows, or somewhat more;
+// 1 where AttentionStep is better.
+func AttentionSplits(info gpu.Info, past int) int {
+	if info.Software || past < attentionPartLeast {
+		return 1
+	}
+	return min(past/attentionPartRows, attentionPartMost)
+}
+
+// AttentionPart is the first half of what AttentionStep computes, on the same operands and under the same conditions (AttentionSteps): it writes the
+// token's keys and values to their row of kv, and leaves in parts (Heads,Splits,Dh+4) f32 what each of Splits parts of the rows adds to the result.
+func AttentionPart(_ gpu.Info, p AttentionPartParams) Dispatch {
+	checkHead("attention_part", p.Dh)
+	v := variant{file: "attention_part", imports: map[string]string{"rows": "rows_vec4"}}
+	return Dispatch{kernel(v, attentionPartKernel(attentionPartTwin)), p.encode(), grid(int(p.Heads * p.Splits))}
+}
+
+// step is the whole that p is the first half of.
+func (p AttentionPartParams) step() AttentionStepParams {
+	return AttentionStepParams{Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, Source: p.Source, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale}
+}
+
+func attentionPartTwin(p AttentionPartParams, b attentionPartBuffers) {
+	Dh := int(p.Dh)
+	storeOwn(p.step(), b.Q, b.Tokens, b.Kv)
+	first, count := int(b.Tokens[2]), int(b.Tokens[3])
+	each := ceil(count, int(p.Splits))
+	for n := range int(p.Heads * p.Splits) {
+		h, split := n/int(p.Splits), n%int(p.Splits)
+		part := b.Parts[n*(Dh+4):][:Dh+4]
+		clear(part)
+		values, largest, weight := make([]float64, Dh), -3e38, 0.0
+		for j := min(split*each, count); j < min((split+1)*each, count); j++ {
+			row := b.Kv[(first+j)*int(p.KVStride)+h*Dh:]
+			score := 0.0
+			for d, k := range row[p.KOffset:][:Dh] {
+				score += float64(b.Q[h*Dh+d]) * float64(k)
+			}
+			score *= float64(p.Scale)
+			before := largest
+			largest = max(largest, score)
+			keep, w := math.Exp(before-largest), math.Exp(score-largest)
+			weight = weight*keep + w
+			for d, v := range row[p.VOffset:][:Dh] {
+				values[d] = values[d]*keep + w*float64(v)
+			}
+		}
+		for d, v := range values {
+			part[d] = float32(v)
+		}
+		part[Dh], part[Dh+1] = float32(largest), float32(weight)
+	}
+}
+
+func (p AttentionPartParams) reach() []uint64 {
+	whole := p.step().reach()
+	if whole == nil || p.Splits == 0 || p.Dh%4 != 0 {
+		return nil
+	}
+	return append(whole[:3], words(uint64(p.Heads), uint64(p.Splits), uint64(p.Dh)+4))
+}
+
+func attentionPartCases() []Case {
+	p := AttentionPartParams{Heads: 3, Dh: 20, QStride: 180, Source: 60, KVStride: 120, VOffset: 60, Splits: 4, Scale: 0.22}
+	return []Case{AttentionPartCase(p, 131), AttentionPartCase(p, 2)}
+}
+
+// AttentionPartCase makes a case of AttentionPart of what AttentionStepCase makes one of.
+func AttentionPartCase(p AttentionPartParams, count int) Case {
+	c := AttentionStepCase(p.step(), count)
+	c.Name, c.Dispatch = "attention_part", func(info gpu.Info) Dispatch { return AttentionPart(info, p) }
+	c.Buffers[3] = Random(3, int(p.Heads*p.Splits*(p.Dh+4)))
+	return c
+}
