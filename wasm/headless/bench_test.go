@@ -44,12 +44,13 @@ func benchmarkDecode(b *testing.B, dev gpu.Device) {
 	var outside, inside, outsideCPU, insideCPU []float64 // tokens a second; seconds a token
 	turn := func() {
 		began := processorTime(b)
-		outside = append(outside, float64(benchWords-1)/decodeHere(b, s).Seconds())
+		tokens, took := decodeHere(b, s)
 		between := processorTime(b)
-		tokens, took := decodeInside(b, g)
+		outside = append(outside, float64(tokens)/took.Seconds())
+		outsideCPU = append(outsideCPU, (between-began).Seconds()/float64(tokens+1))
+		tokens, took = decodeInside(b, g)
 		inside = append(inside, float64(tokens)/took.Seconds())
-		outsideCPU = append(outsideCPU, (between-began).Seconds()/benchWords)
-		insideCPU = append(insideCPU, (processorTime(b)-between).Seconds()/benchWords)
+		insideCPU = append(insideCPU, (processorTime(b)-between).Seconds()/float64(tokens+1))
 	}
 	turn() // lists are made and kernels compiled
 	outside, inside, outsideCPU, insideCPU = nil, nil, nil, nil
@@ -107,14 +108,14 @@ func benchOptions() runner.Options {
 }
 
 // decodeHere times the answer but for its first token, which the prompt is read for.
-func decodeHere(b *testing.B, s *lines.Server) time.Duration {
+func decodeHere(b *testing.B, s *lines.Server) (tokens int, took time.Duration) {
 	seq := s.Runner.NewSequence()
 	defer seq.Close()
 	if err := seq.Append(runner.Part{Text: "Once upon a time"}); err != nil {
 		b.Fatal(err)
 	}
 	var first time.Time
-	_, err := seq.Generate(b.Context(), benchOptions(), nil, func(runner.Event) {
+	answer, err := seq.Generate(b.Context(), benchOptions(), nil, func(runner.Event) {
 		if first.IsZero() {
 			first = time.Now()
 		}
@@ -122,7 +123,7 @@ func decodeHere(b *testing.B, s *lines.Server) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return time.Since(first)
+	return len(answer.IDs) - 1, time.Since(first)
 }
 
 func decodeInside(b *testing.B, g *Guest) (tokens int, took time.Duration) {
