@@ -2,5 +2,7 @@
 
 package shaders
 
-// LinearClass is the class of a Linear.
-var LinearClass = linearClass
+var (
+	LinearClass = linearClass // the class of a Linear
+	Repeated    = repeated    // writes repetitions out
+)

@@ -2846,6 +2846,18 @@ var sharedLinearChunkQ8 string
 //go:embed shared/linear_dots.wgsl
 var sharedLinearDots string
 
+//go:embed shared/linear_four_f16.wgsl
+var sharedLinearFourF16 string
+
+//go:embed shared/linear_four_f32.wgsl
+var sharedLinearFourF32 string
+
+//go:embed shared/linear_four_q4.wgsl
+var sharedLinearFourQ4 string
+
+//go:embed shared/linear_four_q8.wgsl
+var sharedLinearFourQ8 string
+
 //go:embed shared/linear_head.wgsl
 var sharedLinearHead string
 
@@ -2963,6 +2975,14 @@ func shared(name string) string {
 		return sharedLinearChunkQ8
 	case "linear_dots":
 		return sharedLinearDots
+	case "linear_four_f16":
+		return sharedLinearFourF16
+	case "linear_four_f32":
+		return sharedLinearFourF32
+	case "linear_four_q4":
+		return sharedLinearFourQ4
+	case "linear_four_q8":
+		return sharedLinearFourQ8
 	case "linear_head":
 		return sharedLinearHead
 	case "linear_near_alone":
@@ -3016,4 +3036,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "bbd0288ff5650b581e5764536d9c42cd7ef27f42ca00355e9166476cd2695cb9"
+const textsHash = "410f709d705dae76db712f31bf5d114f9a7b59068308d899aa654e2fc9154436"

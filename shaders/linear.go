@@ -48,8 +48,8 @@ func linearBase(format Format) gpu.Kernel {
 // linearVariant chooses the text and the number of workgroups.
 func linearVariant(info gpu.Info, format Format, p LinearParams) (variant, int) {
 	T, F := int(p.T), int(p.F)
-	if p.K%4 != 0 {
-		return variant{file: "linear"}, ceil(T*F, linearWG)
+	if p.K%4 != 0 || info.Software && p.K%16 != 0 {
+		return variant{file: "linear", imports: format.imports()}, ceil(T*F, linearWG)
 	}
 	if info.Software {
 		return linearBlock(info, format, T, int(p.K), F)
@@ -79,29 +79,27 @@ func linearBlock(info gpu.Info, format Format, T, K, F int) (variant, int) {
 	case T <= 4:
 		tokens = 4
 	}
-	return linearBlockOf(format, T, F, tokens, linearNear(info, format, K))
+	return linearBlockOf(format, T, F, tokens, linearNear(info, K))
 }
 
 // linearBlockOf is the text for so many tokens of an invocation, in which so many lanes share what they read of x; 0 if none do.
 func linearBlockOf(format Format, T, F, tokens, near int) (variant, int) {
 	v := variant{file: "linear_block", text: linearBlockText, imports: format.imports(), consts: map[string]int{"TOKENS": tokens}}
-	v.imports["linear_chunk"] = "linear_chunk_" + format.String()
+	v.imports["linear_four"] = "linear_four_" + format.String()
 	v.imports["linear_near"] = "linear_near_alone"
 	if near > 0 {
 		v.imports["linear_near"] = "linear_near_subgroup"
-		v.consts["NEAR"] = near
+		v.consts["FOURS"] = near / 4
 	}
 	return v, ceil(T, tokens) * ceil(F, 4*linearBlockWG)
 }
 
 // linearNear is how many lanes of linear_block can share what they read of x, 0 if none can.
-func linearNear(info gpu.Info, format Format, K int) int {
-	near := sharedLanes(info)
-	chunk := 256 / format.RowBytes(64) // vec4s of x that go with 16 bytes of weights
-	if near == 0 || near%chunk != 0 || K%(4*near) != 0 {
-		return 0
+func linearNear(info gpu.Info, K int) int {
+	if near := sharedLanes(info); near > 0 && K%(4*near) == 0 {
+		return near
 	}
-	return near
+	return 0
 }
 
 // sharedLanes is the size of all subgroups on a device where it is that of a CPU's vectors, else 0.
@@ -319,9 +317,9 @@ func linearFinish(p LinearParams, b linearBuffers, t, f int, c []float32) {
 
 func linearCases() []Case {
 	var cases []Case
-	for f, K := range [...]uint32{F32: 52, F16: 104, Q8: 128, Q4: 96} {
+	for f, K := range [...][2]uint32{F32: {52, 80}, F16: {104, 144}, Q8: {128, 192}, Q4: {96, 160}} {
 		for i, size := range []LinearParams{{T: 1, F: 7}, {T: 3, F: 2050}, {T: 6, F: 8195}, {T: 17, F: 70}, {T: 129, F: 3073}} {
-			size.K, size.F0, size.Stride, size.Act, size.Bias, size.Residual = K, 3, size.F+5, uint32(i)%4, uint32(i)%2, uint32(i+1)/2%2
+			size.K, size.F0, size.Stride, size.Act, size.Bias, size.Residual = K[i%2], 3, size.F+5, uint32(i)%4, uint32(i)%2, uint32(i+1)/2%2
 			cases = append(cases, LinearCase(Format(f), size))
 		}
 	}

@@ -1,4 +1,4 @@
-// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], one invocation an output: for f32 weights with any K.
+// y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], one invocation an output: for any K.
 struct Params {
     T: u32,        // tokens
     K: u32,        // values of a token
@@ -20,7 +20,7 @@ struct Params {
 
 const WG: u32 = 64u;
 
-//#import weight_f32
+//#import weight
 //#import erf
 //#import activate
 //#import linear_out

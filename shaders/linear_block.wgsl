@@ -1,18 +1,30 @@
 //#kernel linear
 // y[t, F0+f] = act(Σ_k x[t,k]·w[f,k] + bias[F0+f]) + residual[t, F0+f], without workgroup memory: an invocation makes TOKENS tokens × 4 features in
-// registers. For devices on which a CPU does the work, where barriers are slow and each lane of a vector reads by itself.
+// registers. For devices on which a CPU does the work, where barriers are slow, each lane of a vector reads by itself, and branches, loops and variables
+// cost more than products.
 //#import linear_head
 
 const WG: u32 = 8u;
 const TOKENS: u32 = 8u; // tokens of an invocation: 1, 4 or 8
 
+struct Four {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
 //#import weight
-//#import linear_chunk
+//#import linear_four
 //#import erf
 //#import activate
 //#import linear_out
 //#import linear_near
 //#import grid
+
+fn sum_of(n: Four, w: Four) -> f32 {
+    return dot(n.a, w.a) + dot(n.b, w.b) + dot(n.c, w.c) + dot(n.d, w.d);
+}
 
 fn store4(t: u32, f: u32, v: vec4<f32>) {
     if (t >= p.T) {
@@ -47,86 +59,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let f2 = min(f + 2u, p.F - 1u);
     let f3 = min(f + 3u, p.F - 1u);
     let K4 = p.K >> 2u;
-    let x0 = t * K4;
-    let x1 = min(t + 1u, p.T - 1u) * K4;
-    let x2 = min(t + 2u, p.T - 1u) * K4;
-    let x3 = min(t + 3u, p.T - 1u) * K4;
-    let x4 = min(t + 4u, p.T - 1u) * K4;
-    let x5 = min(t + 5u, p.T - 1u) * K4;
-    let x6 = min(t + 6u, p.T - 1u) * K4;
-    let x7 = min(t + 7u, p.T - 1u) * K4;
-    var a0 = vec4<f32>();
-    var a1 = vec4<f32>();
-    var a2 = vec4<f32>();
-    var a3 = vec4<f32>();
-    var a4 = vec4<f32>();
-    var a5 = vec4<f32>();
-    var a6 = vec4<f32>();
-    var a7 = vec4<f32>();
-    for (var u = 0u; u < K4; u += NEAR) {
-        let v0 = bring(x0 + u, lane);
-        var v1 = v0;
-        var v2 = v0;
-        var v3 = v0;
-        var v4 = v0;
-        var v5 = v0;
-        var v6 = v0;
-        var v7 = v0;
-        if (TOKENS > 1u) {
-            v1 = bring(x1 + u, lane);
-            v2 = bring(x2 + u, lane);
-            v3 = bring(x3 + u, lane);
+    //#repeat t TOKENS
+    let x#t = min(t + #tu, p.T - 1u) * K4;
+    var a#t = vec4<f32>();
+    //#end
+    for (var u = 0u; u < K4; u += 4u * FOURS) {
+        //#repeat t TOKENS
+        let v#t = bring(x#t + u, lane);
+        //#end
+        //#repeat i FOURS
+        {
+            let w0 = four(f0, (u >> 2u) + #iu);
+            let w1 = four(f1, (u >> 2u) + #iu);
+            let w2 = four(f2, (u >> 2u) + #iu);
+            let w3 = four(f3, (u >> 2u) + #iu);
+            //#repeat t TOKENS
+            let n#t = near(v#t, #iu, x#t + u);
+            a#t += vec4<f32>(sum_of(n#t, w0), sum_of(n#t, w1), sum_of(n#t, w2), sum_of(n#t, w3));
+            //#end
         }
-        if (TOKENS > 4u) {
-            v4 = bring(x4 + u, lane);
-            v5 = bring(x5 + u, lane);
-            v6 = bring(x6 + u, lane);
-            v7 = bring(x7 + u, lane);
-        }
-        for (var c = 0u; c < NEAR; c += CHUNK) {
-            let i = (u + c) / CHUNK;
-            let c0 = chunk(f0, i);
-            let c1 = chunk(f1, i);
-            let c2 = chunk(f2, i);
-            let c3 = chunk(f3, i);
-            for (var j = 0u; j < CHUNK; j++) {
-                let w0 = chunk4(c0, j);
-                let w1 = chunk4(c1, j);
-                let w2 = chunk4(c2, j);
-                let w3 = chunk4(c3, j);
-                let n0 = near4(v0, x0 + u, c + j);
-                a0 += vec4<f32>(dot(n0, w0), dot(n0, w1), dot(n0, w2), dot(n0, w3));
-                if (TOKENS > 1u) {
-                    let n1 = near4(v1, x1 + u, c + j);
-                    let n2 = near4(v2, x2 + u, c + j);
-                    let n3 = near4(v3, x3 + u, c + j);
-                    a1 += vec4<f32>(dot(n1, w0), dot(n1, w1), dot(n1, w2), dot(n1, w3));
-                    a2 += vec4<f32>(dot(n2, w0), dot(n2, w1), dot(n2, w2), dot(n2, w3));
-                    a3 += vec4<f32>(dot(n3, w0), dot(n3, w1), dot(n3, w2), dot(n3, w3));
-                }
-                if (TOKENS > 4u) {
-                    let n4 = near4(v4, x4 + u, c + j);
-                    let n5 = near4(v5, x5 + u, c + j);
-                    let n6 = near4(v6, x6 + u, c + j);
-                    let n7 = near4(v7, x7 + u, c + j);
-                    a4 += vec4<f32>(dot(n4, w0), dot(n4, w1), dot(n4, w2), dot(n4, w3));
-                    a5 += vec4<f32>(dot(n5, w0), dot(n5, w1), dot(n5, w2), dot(n5, w3));
-                    a6 += vec4<f32>(dot(n6, w0), dot(n6, w1), dot(n6, w2), dot(n6, w3));
-                    a7 += vec4<f32>(dot(n7, w0), dot(n7, w1), dot(n7, w2), dot(n7, w3));
-                }
-            }
-        }
+        //#end
     }
-    store4(t, f, a0);
-    if (TOKENS > 1u) {
-        store4(t + 1u, f, a1);
-        store4(t + 2u, f, a2);
-        store4(t + 3u, f, a3);
-    }
-    if (TOKENS > 4u) {
-        store4(t + 4u, f, a4);
-        store4(t + 5u, f, a5);
-        store4(t + 6u, f, a6);
-        store4(t + 7u, f, a7);
-    }
+    //#repeat t TOKENS
+    store4(t + #tu, f, a#t);
+    //#end
 }

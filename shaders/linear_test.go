@@ -137,13 +137,14 @@ func TestLinearVariants(t *testing.T) {
 		want    string
 		groups  [3]int
 	}{
-		{software, shaders.F32, 3, 7, 100, "linear", [3]int{5, 1, 1}},
-		{hardware, shaders.F32, 3, 7, 100, "linear", [3]int{5, 1, 1}},
+		{software, shaders.F32, 3, 7, 100, "linear.f32", [3]int{5, 1, 1}},
+		{hardware, shaders.F32, 3, 7, 100, "linear.f32", [3]int{5, 1, 1}},
 		{software, shaders.Q8, 1, 64, 1000, "linear_block.q8.alone.TOKENS1", [3]int{32, 1, 1}},
 		{software, shaders.Q4, 9, 64, 1000, "linear_block.q4.alone.TOKENS8", [3]int{64, 1, 1}},
-		{lanes, shaders.Q8, 3, 64, 1000, "linear_block.q8.subgroup.NEAR4.TOKENS4", [3]int{32, 1, 1}},
-		{lanes, shaders.Q4, 3, 64, 1000, "linear_block.q4.alone.TOKENS4", [3]int{32, 1, 1}},
-		{lanes, shaders.F32, 3, 36, 1000, "linear_block.f32.alone.TOKENS4", [3]int{32, 1, 1}},
+		{lanes, shaders.Q8, 3, 64, 1000, "linear_block.q8.subgroup.FOURS1.TOKENS4", [3]int{32, 1, 1}},
+		{lanes, shaders.Q4, 3, 64, 1000, "linear_block.q4.subgroup.FOURS1.TOKENS4", [3]int{32, 1, 1}},
+		{software, shaders.F32, 3, 48, 1000, "linear_block.f32.alone.TOKENS4", [3]int{32, 1, 1}},
+		{lanes, shaders.F32, 3, 36, 1000, "linear.f32", [3]int{47, 1, 1}},
 		{hardware, shaders.F16, 1, 64, 768, "linear_row.f16.group.ROWS1.TOKENS1", [3]int{768, 1, 1}},
 		{varying, shaders.F16, 3, 64, 3072, "linear_row.f16.subgroups.ROWS2.TOKENS4", [3]int{1536, 1, 1}},
 		{fixed, shaders.Q4, 1, 64, 50272, "linear_row.q4.subgroup.ROWS4.TOKENS1.WG32", [3]int{12568, 1, 1}},

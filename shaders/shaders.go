@@ -8,13 +8,15 @@
 //
 // A kernel NAME is three neighbours: NAME.wgsl, NAME.go, NAME_test.go. The head of the .wgsl (struct Params, bindings, constants) is the only
 // truth about its interface; kernels_gen.go is generated from it by `go generate`. Further texts for the same operation are NAME_variant.wgsl
-// and begin with `//#kernel NAME`. Text shared by several kernels stands in shared/ and comes in by `//#import name`.
+// and begin with `//#kernel NAME`. Text shared by several kernels stands in shared/ and comes in by `//#import name`;
+// `//#repeat i NAME` to `//#end` comes as often as a constant says.
 package shaders
 
 import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -81,8 +83,9 @@ func kernel(v variant, base gpu.Kernel) *gpu.Kernel {
 	return k.(*gpu.Kernel)
 }
 
-// source makes the whole text of a variant, bare: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced. A missing text or constant is our own
-// mistake, so it panics. Package regexp would be a tenth of a wasm guest.
+// source makes the whole text of a variant, bare: lines `//#import KEY` and `const NAME: u32 = 1u;` are replaced, and what stands between `//#repeat i NAME`
+// and `//#end` comes as often as the constant says, #i being 0, 1, … A missing text or constant is our own mistake, so it panics. Package regexp would be a
+// tenth of a wasm guest.
 func source(v variant) string {
 	var imported, text strings.Builder
 	for line := range strings.Lines(v.text) {
@@ -105,47 +108,87 @@ func source(v variant) string {
 	if imported.Len() == 0 {
 		panic("shaders: the variant " + v.file + " has no text")
 	}
-	seen := 0
+	seen, consts := 0, map[string]int{}
 	for line := range strings.Lines(Bare(imported.String())) {
-		if name, rest, ok := constant(line); ok {
-			if n, ok := v.consts[name]; ok {
+		if name, n, rest, ok := constant(line); ok {
+			if chosen, ok := v.consts[name]; ok {
 				seen++
-				line = fmt.Sprintf("const %s: u32 = %du;%s", name, n, rest)
+				n, line = chosen, fmt.Sprintf("const %s: u32 = %du;%s", name, chosen, rest)
 			}
+			consts[name] = n
 		}
 		text.WriteString(line)
 	}
 	if seen != len(v.consts) {
 		panic(fmt.Sprintf("shaders: %s has not all of the constants %v", v.file, sortedKeys(v.consts)))
 	}
-	return text.String()
+	return repeated(v.file, text.String(), consts)
+}
+
+// repeated writes repetitions out, those within others too.
+func repeated(file, text string, consts map[string]int) string {
+	before, rest, ok := strings.Cut(text, "//#repeat ")
+	if !ok {
+		return text
+	}
+	head, rest, _ := strings.Cut(rest, "\n")
+	number, name, _ := strings.Cut(head, " ")
+	end := endOf(rest)
+	if end < 0 || consts[name] == 0 {
+		panic(fmt.Sprintf("shaders: %s: want a constant and an end for the repetition %q", file, head))
+	}
+	var all strings.Builder
+	all.WriteString(before)
+	for n := range consts[name] {
+		all.WriteString(strings.ReplaceAll(rest[:end], "#"+number, strconv.Itoa(n)))
+	}
+	all.WriteString(strings.TrimPrefix(rest[end:], "//#end\n"))
+	return repeated(file, all.String(), consts)
+}
+
+// endOf is where the `//#end` stands that ends a repetition whose text begins here, −1 if there is none.
+func endOf(text string) int {
+	at, depth := 0, 1
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasPrefix(line, "//#repeat "):
+			depth++
+		case line == "//#end\n":
+			depth--
+		}
+		if depth == 0 {
+			return at
+		}
+		at += len(line)
+	}
+	return -1
 }
 
 // Bare is a text without indentation and comments, `//#` lines apart. Lines keep their numbers, for the compiler's messages.
 func Bare(text string) string {
 	var bare strings.Builder
 	for line := range strings.Lines(text) {
-		if code, _, found := strings.Cut(line, "//"); found && !strings.HasPrefix(line, "//#") {
-			line = code + "\n"
+		line = strings.Trim(line, " \n")
+		if !strings.HasPrefix(line, "//#") {
+			line, _, _ = strings.Cut(line, "//")
 		}
-		bare.WriteString(strings.Trim(line, " \n"))
+		bare.WriteString(strings.TrimRight(line, " "))
 		bare.WriteByte('\n')
 	}
 	return bare.String()
 }
 
 // constant takes a line `const NAME: u32 = 1u; …` apart.
-func constant(line string) (name, rest string, ok bool) {
-	line, ok = strings.CutPrefix(line, "const ")
-	if !ok {
-		return "", "", false
+func constant(line string) (name string, n int, rest string, ok bool) {
+	if line, ok = strings.CutPrefix(line, "const "); !ok {
+		return "", 0, "", false
 	}
-	name, rest, ok = strings.Cut(line, ": u32 = ")
-	if !ok {
-		return "", "", false
+	if name, rest, ok = strings.Cut(line, ": u32 = "); !ok {
+		return "", 0, "", false
 	}
-	rest, ok = strings.CutPrefix(strings.TrimLeft(rest, "0123456789"), "u;")
-	return name, rest, ok
+	number, rest, ok := strings.Cut(rest, "u;")
+	n, err := strconv.Atoi(number)
+	return name, n, rest, ok && err == nil
 }
 
 // ceil returns how many groups of size n cover total.

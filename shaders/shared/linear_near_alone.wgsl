@@ -1,11 +1,11 @@
-// Values of x that each lane reads for itself, as many at a time as there are weights in a chunk.
-const NEAR: u32 = CHUNK;
+// Values of x that each lane reads for itself.
+const FOURS: u32 = 1u;
 
 fn bring(at: u32, lane: u32) -> vec4<f32> {
     return vec4<f32>();
 }
 
-// x[at + j].
-fn near4(v: vec4<f32>, at: u32, j: u32) -> vec4<f32> {
-    return x[at + j];
+// Four vec4s of x from `at` on.
+fn near(v: vec4<f32>, i: u32, at: u32) -> Four {
+    return Four(x[at], x[at + 1u], x[at + 2u], x[at + 3u]);
 }
