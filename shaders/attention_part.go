@@ -15,12 +15,17 @@ const (
 	attentionPartLeast = 1024
 	// attentionPartMost is how many parts of a head are enough for every GPU.
 	attentionPartMost = 16
+	// attentionPartSoftware is how many parts of a head keep the cores busy where a CPU plays a GPU, and attentionPartLeastSoftware the shortest past.
+	attentionPartSoftware, attentionPartLeastSoftware = 8, 128
 )
 
 // AttentionSplits is into how many parts AttentionPart should cut a head's rows on a device, where a token attends to at most past rows, or somewhat more;
 // 1 where AttentionStep is better.
 func AttentionSplits(info gpu.Info, past int) int {
-	if info.Software || past < attentionPartLeast {
+	switch {
+	case info.Software && sharedLanes(info) > 0 && past >= attentionPartLeastSoftware:
+		return attentionPartSoftware
+	case info.Software || past < attentionPartLeast:
 		return 1
 	}
 	return min(past/attentionPartRows, attentionPartMost)
@@ -28,10 +33,14 @@ func AttentionSplits(info gpu.Info, past int) int {
 
 // AttentionPart is the first half of what AttentionStep computes, on the same operands and under the same conditions (AttentionSteps): it writes the
 // token's keys and values to their row of kv, and leaves in parts (Heads,Splits,Dh+4) f32 what each of Splits parts of the rows adds to the result.
-func AttentionPart(_ gpu.Info, p AttentionPartParams) Dispatch {
+func AttentionPart(info gpu.Info, p AttentionPartParams) Dispatch {
 	checkHead("attention_part", p.Dh)
-	v := variant{file: "attention_part", imports: map[string]string{"rows": "rows_vec4"}}
-	return Dispatch{kernel(v, attentionPartKernel(attentionPartTwin)), p.encode(), grid(int(p.Heads * p.Splits))}
+	v, groups := variant{file: "attention_part", imports: map[string]string{"rows": "rows_vec4"}}, int(p.Heads*p.Splits)
+	if info.Software {
+		v.file, v.text = "attention_part_software", attentionPartSoftwareText
+		groups = ceil(groups, attentionPartSoftwareWG)
+	}
+	return Dispatch{kernel(v, attentionPartKernel(attentionPartTwin)), p.encode(), grid(groups)}
 }
 
 // step is the whole that p is the first half of.

@@ -45,12 +45,14 @@ func TestAttentionHalves(t *testing.T) {
 }
 
 func TestAttentionSplits(t *testing.T) {
+	cpu, hardware := gpu.Info{Software: true}, gpu.Info{}
+	played := gpu.Info{Software: true, Features: gpu.Features{Subgroups: true, SubgroupMin: 8, SubgroupMax: 8}}
 	for _, c := range []struct {
-		software   bool
+		info       gpu.Info
 		past, want int
-	}{{true, 1 << 20, 1}, {false, 0, 1}, {false, 512, 1}, {false, 1024, 8}, {false, 2048, 16}, {false, 1 << 20, 16}} {
-		if got := shaders.AttentionSplits(gpu.Info{Software: c.software}, c.past); got != c.want {
-			t.Errorf("AttentionSplits(software %v, %d) = %d, want %d", c.software, c.past, got, c.want)
+	}{{cpu, 1 << 20, 1}, {played, 64, 1}, {played, 128, 8}, {hardware, 0, 1}, {hardware, 512, 1}, {hardware, 1024, 8}, {hardware, 2048, 16}, {hardware, 1 << 20, 16}} {
+		if got := shaders.AttentionSplits(c.info, c.past); got != c.want {
+			t.Errorf("AttentionSplits(%+v, %d) = %d, want %d", c.info, c.past, got, c.want)
 		}
 	}
 }

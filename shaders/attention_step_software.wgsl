@@ -11,6 +11,7 @@ const LOWEST = -3.0e38;
 //#import attention_out
 //#import attention_own
 //#import attention_alone
+//#import attention_lone
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

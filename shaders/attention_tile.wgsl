@@ -120,16 +120,16 @@ fn attend_tile(t0: u32, length: u32, h: u32, lane: u32) {
     let factor = select(1.0 / sum, 0.0, mine == 0u);
     if (token < length) {
         if (part < quads) {
-            store4(t, h, part, factor * acc0);
+            store4(t * p.Heads + h, part, factor * acc0);
         }
         if (part + PARTS < quads) {
-            store4(t, h, part + PARTS, factor * acc1);
+            store4(t * p.Heads + h, part + PARTS, factor * acc1);
         }
         if (part + 2u * PARTS < quads) {
-            store4(t, h, part + 2u * PARTS, factor * acc2);
+            store4(t * p.Heads + h, part + 2u * PARTS, factor * acc2);
         }
         if (part + 3u * PARTS < quads) {
-            store4(t, h, part + 3u * PARTS, factor * acc3);
+            store4(t * p.Heads + h, part + 3u * PARTS, factor * acc3);
         }
     }
 }

@@ -680,6 +680,14 @@ func attentionPartKernel(twin func(AttentionPartParams, attentionPartBuffers), f
 	return k
 }
 
+//go:embed attention_part_software.wgsl
+var attentionPartSoftwareText string
+
+// Constants of attention_part_software.wgsl.
+const (
+	attentionPartSoftwareWG = 8
+)
+
 //go:embed attention_software.wgsl
 var attentionSoftwareText string
 
@@ -2795,6 +2803,9 @@ var sharedAttentionBackOut string
 //go:embed shared/attention_chunks.wgsl
 var sharedAttentionChunks string
 
+//go:embed shared/attention_lone.wgsl
+var sharedAttentionLone string
+
 //go:embed shared/attention_out.wgsl
 var sharedAttentionOut string
 
@@ -2803,6 +2814,12 @@ var sharedAttentionOwn string
 
 //go:embed shared/attention_params.wgsl
 var sharedAttentionParams string
+
+//go:embed shared/attention_part_head.wgsl
+var sharedAttentionPartHead string
+
+//go:embed shared/attention_split.wgsl
+var sharedAttentionSplit string
 
 //go:embed shared/attention_step_head.wgsl
 var sharedAttentionStepHead string
@@ -2941,12 +2958,18 @@ func shared(name string) string {
 		return sharedAttentionBackOut
 	case "attention_chunks":
 		return sharedAttentionChunks
+	case "attention_lone":
+		return sharedAttentionLone
 	case "attention_out":
 		return sharedAttentionOut
 	case "attention_own":
 		return sharedAttentionOwn
 	case "attention_params":
 		return sharedAttentionParams
+	case "attention_part_head":
+		return sharedAttentionPartHead
+	case "attention_split":
+		return sharedAttentionSplit
 	case "attention_step_head":
 		return sharedAttentionStepHead
 	case "attention_whole":
@@ -3036,4 +3059,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "410f709d705dae76db712f31bf5d114f9a7b59068308d899aa654e2fc9154436"
+const textsHash = "71ee7d0bba81aacca67927f24aefd425e8d9c329d3e609c72489a3055b000c6d"

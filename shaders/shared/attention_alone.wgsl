@@ -1,17 +1,18 @@
-// Attention of one token and head, n = t·Heads + h, by one invocation: eight rows of kv at a time, sums in y itself. Needs `rows` and `attention_out`.
+// Attention of one token and head by one invocation: eight rows of kv at a time, sums where `result4` and `store4` have the n-th head. Needs `rows` and those.
 fn largest_of(v: vec4<f32>) -> f32 {
     return max(max(v.x, v.y), max(v.z, v.w));
 }
 
-fn attend(n: u32) {
-    let t = n / p.Heads;
-    let h = n % p.Heads;
+// How many rows token t attends to: no more than there can be, so that a wild table costs no more time than a good one.
+fn count_of(t: u32) -> u32 {
+    return min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
+}
+
+// Sums weight · value over count rows from first on; returns the largest score, LOWEST if there are no rows, and Σ weight.
+fn attended(n: u32, t: u32, h: u32, first: u32, count: u32) -> vec2<f32> {
     let quads = (p.Dh + 3u) >> 2u;
-    let first = tokens[4u * t + 2u];
-    // No more than there can be, so that a wild table costs no more time than a good one.
-    let count = min(tokens[4u * t + 3u], arrayLength(&kv) * 4u / p.KVStride + 1u);
     for (var c = 0u; c < quads; c++) {
-        store4(t, h, c, vec4<f32>());
+        store4(n, c, vec4<f32>());
     }
     var largest = LOWEST;
     var sum = 0.0;
@@ -43,15 +44,11 @@ fn attend(n: u32) {
         b = exp(b - largest);
         sum = sum * keep + dot(a, vec4<f32>(1.0)) + dot(b, vec4<f32>(1.0));
         for (var c = 0u; c < quads; c++) {
-            var v = keep * result4(t, h, c);
+            var v = keep * result4(n, c);
             v += a.x * value4(r0, h, c) + a.y * value4(r1, h, c) + a.z * value4(r2, h, c) + a.w * value4(r3, h, c);
             v += b.x * value4(r4, h, c) + b.y * value4(r5, h, c) + b.z * value4(r6, h, c) + b.w * value4(r7, h, c);
-            store4(t, h, c, v);
+            store4(n, c, v);
         }
     }
-    if (count > 0u) {
-        for (var c = 0u; c < quads; c++) {
-            store4(t, h, c, result4(t, h, c) / sum);
-        }
-    }
+    return vec2<f32>(largest, sum);
 }

@@ -6,6 +6,6 @@ fn attend(n: u32, lane: u32) {
     let quads = (p.Dh + 3u) >> 2u;
     let a = attended(t, h, tokens[4u * t + 2u], count, lane);
     if (lane < quads) {
-        store4(t, h, lane, select(a.values / a.weight, vec4<f32>(), count == 0u));
+        store4(n, lane, select(a.values / a.weight, vec4<f32>(), count == 0u));
     }
 }
