@@ -504,14 +504,29 @@ func (x *Index) Vectors(first, n int, dst []float32) error {
 	size := x.header.rowBytes()
 	buf := make([]byte, min(n*size, max(size, 64<<10)))
 	for n > 0 {
+		rows := min(n, len(buf)/size)
+		if err := x.Stored(first, rows, buf); err != nil {
+			return err
+		}
+		decode(dst[:rows*x.header.D], buf[:rows*size], x.header.D, x.header.DType)
+		dst, first, n = dst[rows*x.header.D:], first+rows, n-rows
+	}
+	return nil
+}
+
+// Stored reads the embeddings of rows first to first+n−1 as they are stored into dst, n·D·DType.Size() bytes, row after row.
+func (x *Index) Stored(first, n int, dst []byte) error {
+	st, size := x.state.Load(), x.header.rowBytes()
+	if first < 0 || n < 0 || n > st.rows-first || len(dst)/size < n {
+		return fmt.Errorf("index: %s: stored: want rows within 0 to %d and %d bytes, have %d from %d and %d", x.name, st.rows, n*size, n, first, len(dst))
+	}
+	for n > 0 {
 		s := st.segs[st.find(first)]
-		rows := min(n, s.first+s.count-first, len(buf)/size)
-		b := buf[:rows*size]
-		if _, err := readFull(x.src, b, s.vectors()+int64(first-s.first)*int64(size)); err != nil {
+		rows := min(n, s.first+s.count-first)
+		if _, err := readFull(x.src, dst[:rows*size], s.vectors()+int64(first-s.first)*int64(size)); err != nil {
 			return fmt.Errorf("index: %s: %w", x.name, err)
 		}
-		decode(dst[:rows*x.header.D], b, x.header.D, x.header.DType)
-		dst, first, n = dst[rows*x.header.D:], first+rows, n-rows
+		dst, first, n = dst[rows*size:], first+rows, n-rows
 	}
 	return nil
 }

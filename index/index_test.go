@@ -246,6 +246,9 @@ func TestRefusals(t *testing.T) {
 		if x.Vectors(c[0], c[1], make([]float32, c[2])) == nil {
 			t.Errorf("Vectors(%d, %d, room for %d) succeeded, want an error", c[0], c[1], c[2])
 		}
+		if x.Stored(c[0], c[1], make([]byte, 4*c[2])) == nil {
+			t.Errorf("Stored(%d, %d, room for %d values) succeeded, want an error", c[0], c[1], c[2])
+		}
 	}
 	if x.ImportPairs([]string{"a"}, nil) == nil {
 		t.Error("ImportPairs with fewer embeddings than paths succeeded")

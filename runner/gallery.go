@@ -15,13 +15,15 @@ import (
 	"fromage/shaders"
 )
 
-// Gallery is an index's rows on a device, searched there exactly: a matrix–vector product and top-k passes. It implements Searcher; scores carry the
-// factor exp(logit_scale), as the reference's do. One search runs at a time.
+// Gallery is an index's rows on a device, searched there exactly: a matrix–vector product and top-k passes. Rows of f16 stay that, others are f32. It
+// implements Searcher; scores carry the factor exp(logit_scale), as the reference's do. One search runs at a time.
 type Gallery struct {
 	mu     sync.Mutex
 	dev    gpu.Device
 	scale  float32
 	d      int
+	format shaders.Format
+	width  int      // bytes of a row
 	rows   []uint32 // index row of each row on the device: those that were live
 	shards []gpu.Buffer
 	counts []int // rows of each shard
@@ -47,7 +49,11 @@ func NewGallery(r *Runner, x *index.Index) (*Gallery, error) {
 	if h.D != r.Settings().SharedDim {
 		return nil, fmt.Errorf("runner: gallery: want embeddings of %d values, the index has %d", r.Settings().SharedDim, h.D)
 	}
-	g := &Gallery{dev: r.m.Dev, scale: r.scale, d: h.D, passes: map[int]*topK{}}
+	g := &Gallery{dev: r.m.Dev, scale: r.scale, d: h.D, format: shaders.F32, passes: map[int]*topK{}}
+	if h.DType == index.F16 && shaders.F16.Fits(h.D) {
+		g.format = shaders.F16
+	}
+	g.width = g.format.RowBytes(h.D)
 	for i := range x.Rows() {
 		if x.Live(i) {
 			g.rows = append(g.rows, uint32(i))
@@ -73,16 +79,15 @@ func (g *Gallery) fill(x *index.Index) (err error) {
 			return err
 		}
 	}
-	perShard := g.dev.Info().Limits.MaxBinding / (4 * g.d)
-	vector := make([]float32, g.d)
+	perShard := g.dev.Info().Limits.MaxBinding / g.width
 	for first := 0; first < len(g.rows); first += perShard {
 		n := min(perShard, len(g.rows)-first)
-		b, err := g.dev.NewBuffer(fmt.Sprintf("gallery rows from %d", first), machine.Padded(4*g.d*n))
+		b, err := g.dev.NewBuffer(fmt.Sprintf("gallery rows from %d", first), machine.Padded(g.width*n))
 		if err != nil {
 			return err
 		}
 		g.shards, g.counts = append(g.shards, b), append(g.counts, n)
-		if err := g.upload(x, b, g.rows[first:first+n], vector); err != nil {
+		if err := g.upload(x, b, g.rows[first:first+n]); err != nil {
 			return err
 		}
 	}
@@ -92,24 +97,35 @@ func (g *Gallery) fill(x *index.Index) (err error) {
 // uploadRows is how many rows go to the device at once.
 const uploadRows = 4096
 
-func (g *Gallery) upload(x *index.Index, b gpu.Buffer, rows []uint32, vector []float32) error {
-	piece := make([]float32, 0, uploadRows*g.d)
-	offset := 0
-	for i, row := range rows {
-		if err := x.Vectors(int(row), 1, vector); err != nil {
+func (g *Gallery) upload(x *index.Index, b gpu.Buffer, rows []uint32) error {
+	piece := make([]float32, min(uploadRows, len(rows))*g.width/4)
+	for at := 0; at < len(rows); at += uploadRows {
+		n := min(uploadRows, len(rows)-at)
+		if err := g.read(x, rows[at:at+n], piece); err != nil {
 			return err
 		}
-		piece = append(piece, vector...)
-		if len(piece) < cap(piece) && i < len(rows)-1 {
-			continue
-		}
-		if err := g.dev.Write(b, offset, machine.Bytes(piece)); err != nil {
+		if err := g.dev.Write(b, at*g.width, machine.Bytes(piece)[:n*g.width]); err != nil {
 			return err
 		}
-		offset += 4 * len(piece)
-		piece = piece[:0]
 	}
 	return nil
+}
+
+// read reads rows, ascending, as they are on the device; those that follow one another at once.
+func (g *Gallery) read(x *index.Index, rows []uint32, piece []float32) (err error) {
+	for len(rows) > 0 && err == nil {
+		n := 1
+		for n < len(rows) && rows[n] == rows[0]+uint32(n) {
+			n++
+		}
+		if g.format == shaders.F16 {
+			err = x.Stored(int(rows[0]), n, machine.Bytes(piece))
+		} else {
+			err = x.Vectors(int(rows[0]), n, piece)
+		}
+		rows, piece = rows[n:], piece[n*g.width/4:]
+	}
+	return err
 }
 
 // Search returns the k rows with the highest score exp(logit_scale)·⟨row, e⟩ for a normalised e (S), best first, of equal scores the lower row; rows
@@ -201,7 +217,7 @@ func (g *Gallery) bestHere(k int) ([]float32, []uint32, error) {
 func (g *Gallery) product(list *gpu.List) error {
 	first := 0
 	for i, n := range g.counts {
-		d := shaders.Linear(g.dev.Info(), shaders.F32, shaders.LinearParams{T: 1, K: uint32(g.d), F: uint32(n), F0: uint32(first), Stride: uint32(len(g.rows))})
+		d := shaders.Linear(g.dev.Info(), g.format, shaders.LinearParams{T: 1, K: uint32(g.d), F: uint32(n), F0: uint32(first), Stride: uint32(len(g.rows))})
 		if err := dispatch(g.dev, list, d, g.query, g.shards[i], g.none, g.none, g.none, g.scores); err != nil {
 			return err
 		}
@@ -267,7 +283,7 @@ func (g *Gallery) forget() {
 }
 
 // Bytes returns how many bytes of embeddings a search goes through.
-func (g *Gallery) Bytes() int { return 4 * g.d * len(g.rows) }
+func (g *Gallery) Bytes() int { return g.width * len(g.rows) }
 
 // Close frees what the gallery has on the device.
 func (g *Gallery) Close() {

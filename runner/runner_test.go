@@ -317,58 +317,64 @@ func TestTruncateCaption(t *testing.T) {
 	}
 }
 
-// TestGallery compares the device's search with the index's own.
+// TestGallery compares the device's search with the index's own, for rows of each kind.
 func TestGallery(t *testing.T) {
 	devices(t, func(t *testing.T, r *Runner) {
-		d := r.Settings().SharedDim
-		x, err := index.New(index.Header{D: d, DType: index.F32})
-		if err != nil {
-			t.Fatal(err)
-		}
-		rng := rand.New(rand.NewPCG(3, 4))
-		vector := func() []float32 {
-			v := make([]float32, d)
-			for i := range v {
-				v[i] = float32(rng.NormFloat64())
-			}
-			return v
-		}
-		var rows []index.Row
-		for i := range 5000 {
-			rows = append(rows, index.Row{Meta: index.Meta{Path: fmt.Sprint(i)}, Embedding: vector()})
-		}
-		if err := x.Append(rows); err != nil {
-			t.Fatal(err)
-		}
-		if err := x.Remove(0, 17, 4999); err != nil {
-			t.Fatal(err)
-		}
-		g, err := NewGallery(r, x)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer g.Close()
-		if g.Len() != 4997 {
-			t.Errorf("Len() = %d, want 4997", g.Len())
-		}
-		for _, k := range []int{1, 10, 300, 1500, 6000} {
-			e := Normalised(vector())
-			best, err := x.Search(e, 3, index.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			seen := []int{best[0].Row, best[2].Row}
-			want, err := x.Search(e, k, index.Options{Seen: seen})
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := g.Search(e, k, seen)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sameHits(t, k, got, want, r.Scale())
+		for dtype, bytes := range map[index.DType]int{index.F32: 4, index.F16: 2, index.Q8: 4} {
+			t.Run(dtype.String(), func(t *testing.T) { testGallery(t, r, dtype, bytes) })
 		}
 	})
+}
+
+func testGallery(t *testing.T, r *Runner, dtype index.DType, bytes int) {
+	d := r.Settings().SharedDim
+	x, err := index.New(index.Header{D: d, DType: dtype})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	vector := func() []float32 {
+		v := make([]float32, d)
+		for i := range v {
+			v[i] = float32(rng.NormFloat64())
+		}
+		return v
+	}
+	var rows []index.Row
+	for i := range 5000 {
+		rows = append(rows, index.Row{Meta: index.Meta{Path: fmt.Sprint(i)}, Embedding: vector()})
+	}
+	if err := x.Append(rows); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Remove(0, 17, 4999); err != nil {
+		t.Fatal(err)
+	}
+	g, err := NewGallery(r, x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if g.Len() != 4997 || g.Bytes() != 4997*d*bytes {
+		t.Errorf("Len() = %d, Bytes() = %d, want 4997 and %d a row", g.Len(), g.Bytes(), d*bytes)
+	}
+	for _, k := range []int{1, 10, 300, 1500, 6000} {
+		e := Normalised(vector())
+		best, err := x.Search(e, 3, index.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := []int{best[0].Row, best[2].Row}
+		want, err := x.Search(e, k, index.Options{Seen: seen})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := g.Search(e, k, seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameHits(t, k, got, want, r.Scale())
+	}
 }
 
 // sameHits wants the same rows in order, but for neighbours whose scores differ by rounding alone.

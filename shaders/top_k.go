@@ -21,7 +21,7 @@ func TopK(info gpu.Info, p TopKParams) Dispatch {
 	if info.Software && int(p.Block)*(int(p.K)+1)+int(p.K) < 1<<16 {
 		v.file, v.text, groups = "top_k_software", topKSoftwareText, ceil(groups, topKSoftwareWG)
 	}
-	return Dispatch{kernel(v, topKKernel(topKTwin)), p.encode(), grid(groups)}
+	return Dispatch{kernel(v, topKKernel(topKTwin, topKFast)), p.encode(), grid(groups)}
 }
 
 func (p TopKParams) blocks() int { return max(1, ceil(int(p.N), int(p.Block))) }
@@ -52,29 +52,62 @@ type scored struct {
 	row   uint32
 }
 
+func (s scored) before(t scored) bool { return s.score > t.score || s.score == t.score && s.row < t.row }
+
 func topKTwin(p TopKParams, b topKBuffers) {
-	K := int(p.K)
 	for n := range p.blocks() {
 		var found []scored
-		for i := n * int(p.Block); i < min(int(p.N), (n+1)*int(p.Block)); i++ {
-			s := scored{math.Float32frombits(b.Scores[i]) + 0, uint32(i)} // + 0 makes −0 to 0
-			if p.Indexed == 1 {
-				s.row = b.Index[i]
-			}
-			if s.score == s.score && s.row != noRow {
-				found = append(found, s)
-			}
+		p.each(b, n, func(s scored) { found = append(found, s) })
+		sort.Slice(found, func(i, j int) bool { return found[i].before(found[j]) })
+		p.store(b, n, found)
+	}
+}
+
+// topKFast keeps the K best so far in order: most scores are compared with the last of them alone.
+func topKFast(p TopKParams, b topKBuffers) {
+	parallel(p.blocks(), func(first, last int) {
+		best := make([]scored, 0, p.K)
+		for n := first; n < last; n++ {
+			best = best[:0]
+			p.each(b, n, func(s scored) {
+				switch {
+				case len(best) < cap(best):
+					best = append(best, s)
+				case s.before(best[len(best)-1]):
+				default:
+					return
+				}
+				at := sort.Search(len(best)-1, func(i int) bool { return s.before(best[i]) })
+				copy(best[at+1:], best[at:])
+				best[at] = s
+			})
+			p.store(b, n, best)
 		}
-		sort.Slice(found, func(i, j int) bool {
-			return found[i].score > found[j].score || found[i].score == found[j].score && found[i].row < found[j].row
-		})
-		for k := range K {
-			s := scored{float32(math.Inf(-1)), noRow}
-			if k < len(found) {
-				s = found[k]
-			}
-			b.OutScores[n*K+k], b.OutRows[n*K+k] = math.Float32bits(s.score), s.row
+	})
+}
+
+// each calls f for the scores of block n that count.
+func (p TopKParams) each(b topKBuffers, n int, f func(scored)) {
+	for i := n * int(p.Block); i < min(int(p.N), (n+1)*int(p.Block)); i++ {
+		s := scored{math.Float32frombits(b.Scores[i]) + 0, uint32(i)} // + 0 makes −0 to 0
+		if p.Indexed == 1 {
+			s.row = b.Index[i]
 		}
+		if s.score == s.score && s.row != noRow {
+			f(s)
+		}
+	}
+}
+
+// store writes the results of block n: the first K of found, or what fills the places that remain.
+func (p TopKParams) store(b topKBuffers, n int, found []scored) {
+	K := int(p.K)
+	for k := range K {
+		s := scored{float32(math.Inf(-1)), noRow}
+		if k < len(found) {
+			s = found[k]
+		}
+		b.OutScores[n*K+k], b.OutRows[n*K+k] = math.Float32bits(s.score), s.row
 	}
 }
 

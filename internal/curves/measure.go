@@ -193,7 +193,7 @@ func measureIndex(ctx context.Context, dev gpu.Device, o options, found func(str
 	opt.Layers, clip.Layers = 1, 1
 	return with(ctx, dev, opt, clip, shaders.F16, func(r *runner.Runner) error {
 		for _, rows := range sizes(1024, o.quickly(16<<10, 4<<20), 4) {
-			if need := int64(rows) * 256 * 7; need > o.memory { // as f16 in the index, as f32 on the device, and room to grow
+			if need := int64(rows) * 256 * 5; need > o.memory { // as f16 in the index and on the device, and room to grow
 				fmt.Printf("index: %d rows are left out: they need %d MB, -memory allows %d\n", rows, need/1e6, o.memory/1e6)
 				break
 			}
@@ -201,7 +201,7 @@ func measureIndex(ctx context.Context, dev gpu.Device, o options, found func(str
 			if err != nil {
 				return err
 			}
-			found("f32 on the device", rows, time.Duration(s.MS*1e6))
+			found("f16", rows, time.Duration(s.MS*1e6))
 		}
 		return nil
 	})
