@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -84,8 +85,10 @@ func (d *drawing) writeSVG(path string) error {
 		p.Add(line, dots)
 		p.Legend.Add(name, line, dots)
 	}
+	// From one power of ten to another, so that there are numbers at the axis.
+	p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(p.Y.Min))), math.Pow(10, math.Ceil(math.Log10(p.Y.Max)))
 	canvas := vgsvg.New(6*vg.Inch, 4*vg.Inch)
-	p.Draw(draw.New(canvas))
+	p.Draw(draw.Crop(draw.New(canvas), 0, -0.3*vg.Inch, 0, 0)) // half of the last number stands beyond the axis
 	f, err := os.Create(path)
 	if err != nil {
 		return err
