@@ -52,7 +52,9 @@ type scored struct {
 	row   uint32
 }
 
-func (s scored) before(t scored) bool { return s.score > t.score || s.score == t.score && s.row < t.row }
+func (s scored) before(t scored) bool {
+	return s.score > t.score || s.score == t.score && s.row < t.row
+}
 
 func topKTwin(p TopKParams, b topKBuffers) {
 	for n := range p.blocks() {
