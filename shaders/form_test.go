@@ -94,7 +94,7 @@ func TestChoices(t *testing.T) {
 		{"another format", gpuInfo, one, map[string]string{"linear.q8.T1.F2047": "linear_row.q4.group.ROWS4.TOKENS1"}, "linear_row.q8.subgroups.ROWS1.TOKENS1"},
 		{"another kernel", gpuInfo, one, map[string]string{"linear.q8.T1.F2047": "attention.vec4"}, "linear_row.q8.subgroups.ROWS1.TOKENS1"},
 		{"nonsense", gpuInfo, one, map[string]string{"linear.q8.T1.F2047": "", "": "x", "top_k": "linear"}, "linear_row.q8.subgroups.ROWS1.TOKENS1"},
-		{"odd rows", gpuInfo, shaders.LinearParams{T: 1, K: 7, F: 100, Stride: 100}, map[string]string{"linear.f32.T1.F2047": "linear_block.f32.TOKENS1"}, "linear"},
+		{"odd rows", gpuInfo, shaders.LinearParams{T: 1, K: 7, F: 100, Stride: 100}, map[string]string{"linear.f32.T1.F2047": "linear_block.f32.TOKENS1"}, "linear.f32"},
 	} {
 		format := shaders.Q8
 		if c.p.K%64 != 0 {
