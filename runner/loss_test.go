@@ -165,6 +165,64 @@ func TestKernels(t *testing.T) {
 	}
 }
 
+// TestLongPast: from 65 tokens on, a device on which a CPU plays a GPU attends in parts, by kernels that are named before, and the logits are what they are
+// elsewhere.
+func TestLongPast(t *testing.T) {
+	b := compiled(t, shaders.Q8)
+	dev := &counting{played{cpu.New()}, map[string]bool{}}
+	var logits [2][][]float32
+	for i, d := range []gpu.Device{cpu.New(), dev} {
+		r, err := Load(context.Background(), d, b, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := randomSequences(r, 100)[0]
+		for _, n := range []int{99, 100} {
+			out, err := r.forward(context.Background(), []feed{{copyOf(r, s, n), []int{n - 1}}}, want{logits: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			logits[i] = append(logits[i], out.logits...)
+		}
+		long := copyOf(r, s, 99)
+		if _, err := r.forward(context.Background(), []feed{{long, []int{98}}}, want{}); err != nil {
+			t.Fatal(err)
+		}
+		long.AppendTokens(s.Tokens()[99])
+		out, err := r.forward(context.Background(), []feed{{long, []int{99}}}, want{logits: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		logits[i] = append(logits[i], out.logits...)
+	}
+	near(t, "a token after 99", logits[1][2:], logits[1][1:2])
+	near(t, "where a CPU plays a GPU", logits[1], logits[0])
+	kernels, err := Kernels(dev.Info(), b.Manifest(), 1, 128)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"attention_part_software.vec4", "attention_merge"} {
+		if !dev.compiled[name] || !slices.ContainsFunc(kernels, func(k *gpu.Kernel) bool { return k.Name == name }) {
+			t.Errorf("%s was run: %v, and is to be among Kernels", name, dev.compiled[name])
+		}
+	}
+}
+
+// played is the CPU as a device that says it is a GPU which a CPU plays; what it runs are Go functions all the same.
+type played struct{ gpu.Device }
+
+func (d played) Info() gpu.Info {
+	info := d.Device.Info()
+	info.Features = gpu.Features{Subgroups: true, SubgroupMin: 8, SubgroupMax: 8}
+	return info
+}
+
+func (d played) Compile(k *gpu.Kernel) (gpu.Pipeline, error) {
+	same := *k
+	same.Subgroups = false
+	return d.Device.Compile(&same)
+}
+
 // counting notes what is compiled.
 type counting struct {
 	gpu.Device
