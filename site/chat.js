@@ -335,16 +335,13 @@ export class Chat {
   }
 
   async reset() {
-    const { turns } = this;
     this.composer.field.focus();
-    await this.replace([], 'The conversation begins anew. Undo brings the old one back.');
-    this.before = turns;
-    this.enable();
+    await this.replace([], 'The conversation begins anew. Undo brings the old one back.', this.turns);
   }
 
-  // replace has other turns in place of the conversation's; the model is told of them with the next one.
-  async replace(turns, word) {
-    this.before = null;
+  // replace has other turns in place of the conversation's; the model is told of them with the next one. before is what Undo brings back.
+  async replace(turns, word, before = null) {
+    this.before = before;
     this.turns = turns;
     this.base = 0;
     this.render();
