@@ -303,8 +303,13 @@ export class Chat {
     if (turn.mode === 'find' || !this.c || this.c.turns.length === 0) return turn;
     // The first saying holds all turns up to base: without its last one the others have to be put to the model anew.
     const before = this.spoken();
-    if (before.length > this.base && this.inStep([...before, turn])) await this.c.undo();
-    else await this.c.reset();
+    this.dropping = true; // a second press that comes meanwhile would take one more
+    try {
+      if (before.length > this.base && this.inStep([...before, turn])) await this.c.undo();
+      else await this.c.reset();
+    } finally {
+      this.dropping = false;
+    }
     return turn;
   }
 
@@ -314,7 +319,7 @@ export class Chat {
   }
 
   async undo() {
-    if (this.stopper) return;
+    if (this.stopper || this.dropping) return;
     if (this.turns.length === 0) return this.before && this.replace(this.before, 'The conversation is back.');
     const turn = await this.drop();
     this.render();
@@ -326,7 +331,7 @@ export class Chat {
   }
 
   async retry() {
-    if (this.stopper || this.turns.length === 0 || !this.app.ready) return;
+    if (this.stopper || this.dropping || this.turns.length === 0 || !this.app.ready) return;
     const { mode, prompt } = await this.drop();
     if (this.app.options().temperature > 0) this.app.nextSeed();
     else if (mode !== 'find') this.app.notice('At temperature 0 the answer is the same again unless a setting changed.');

@@ -443,10 +443,13 @@ func (b *tab) control(t *testing.T) {
 	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "stopped") {
 		t.Errorf("after Stop: %q, want that said", got)
 	}
-	b.act(t, last+".dataset.old = 1; document.getElementById('set-numWords').value = 6; document.getElementById('retry').click()")
+	b.act(t, last+".dataset.old = 1; document.getElementById('set-numWords').value = 6; document.getElementById('retry').click(); document.getElementById('retry').click()")
 	b.until(t, last+" && "+last+".dataset.old !== '1' && "+idle)
 	if got := js[string](t, b, last+".innerText"); !strings.Contains(got, "token") || strings.Contains(got, "stopped") {
 		t.Errorf("after Stop and Retry: %q, want an answer", got)
+	}
+	if got := js[int](t, b, "document.querySelectorAll('.turn').length"); got != n {
+		t.Errorf("%d turns after two presses of Retry, want %d", got, n)
 	}
 }
 
