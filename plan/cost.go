@@ -113,7 +113,7 @@ func (c costing) partOf(s Step, tables []ID) float64 {
 // bytes is what a step reads or writes of an operand.
 func (c costing) bytes(ref Ref) float64 {
 	v := c.p.Value(ref.Value)
-	rows, width := float64(c.rows(ref)), float64(4*v.Cols)
+	rows, width := float64(c.rows(ref)), float64(format(v, c.layouts).RowBytes(v.Cols))
 	if v.Kind == Weight {
 		f := c.layouts[v.Name].Format
 		if width = float64(f.RowBytes(v.Cols)); ref.Scale {
@@ -144,7 +144,7 @@ func (c costing) bytes(ref Ref) float64 {
 			n = tokens * head
 		}
 		if ref.Value == o.KV {
-			n += float64(c.a.Rows) * 2 * head
+			n += float64(c.a.Rows) * 2 * head * width / float64(4*v.Cols)
 		}
 		if n > 0 {
 			return n

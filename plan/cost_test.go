@@ -3,6 +3,7 @@
 package plan_test
 
 import (
+	"strings"
 	"testing"
 
 	"fromage/gpu"
@@ -80,6 +81,27 @@ func TestCosts(t *testing.T) {
 	}
 	if sum.Bytes() != sum.Read+sum.Written || sum.Read <= sum.Written {
 		t.Errorf("sum = %+v, %d bytes", sum, sum.Bytes())
+	}
+	// Keys and values in f16 are half of what is written of them and of what is read.
+	layouts["kv"] = plan.Layout{Format: shaders.F16}
+	if steps, err = p.Lower(gpu.Info{Limits: gpu.DefaultLimits}, layouts, dims); err != nil {
+		t.Fatal(err)
+	}
+	costs = p.Costs(steps, layouts, dims, plan.Attended{Pairs: pairs, Rows: attended})
+	for i, w := range want {
+		switch w.name {
+		case "store rows":
+			w.cost.Written /= 2
+		case "attention over a state":
+			w.cost.Read -= attended * row(D)
+		}
+		if costs[i] != w.cost {
+			t.Errorf("in f16: %s (%s) = %+v, want %+v", w.name, steps[i].Dispatch.Kernel.Name, costs[i], w.cost)
+		}
+	}
+	layouts["kv"] = plan.Layout{Format: shaders.Q8}
+	if _, err := p.Lower(gpu.Info{}, layouts, dims); err == nil || !strings.Contains(err.Error(), "state kv: want f32, or f16") {
+		t.Errorf("keys and values in q8: %v, want an error that says what is possible", err)
 	}
 }
 

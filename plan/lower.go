@@ -10,7 +10,7 @@ import (
 	"fromage/shaders"
 )
 
-// Layout says how a weight is stored: its format, and the rows of each shard it is split into.
+// Layout says how a weight is stored: its format, and the rows of each shard it is split into. Of a state of keys and values it says the format alone.
 type Layout struct {
 	Format shaders.Format
 	Shards []int
@@ -32,8 +32,8 @@ type Step struct {
 	Buffers  []Ref
 }
 
-// Lower turns a checked program into dispatches for the sizes of one run on a device, with weights stored as layouts says, by name. Where outputs are
-// named, only they and the states are computed. A program whose sizes leave an operation nothing to do (R = 0) has no steps for it.
+// Lower turns a checked program into dispatches for the sizes of one run on a device, with weights stored as layouts says, by name, and keys and values as
+// it says, in f32 where it says nothing. Where outputs are named, only they and the states are computed. A program whose sizes leave an operation nothing to do (R = 0) has no steps for it.
 func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims, outputs ...string) ([]Step, error) {
 	l := &lowering{p: p, info: info, layouts: layouts, dims: dims}
 	for _, name := range outputs {
@@ -152,6 +152,25 @@ func (l *lowering) plain(id ID) Ref {
 	return Ref{Value: id}
 }
 
+// format is how a value's words are: a state's may be f16.
+func format(v *Value, layouts map[string]Layout) shaders.Format {
+	if v.Kind != State {
+		return shaders.F32
+	}
+	return layouts[v.Name].Format
+}
+
+// kept is the format of keys and values that a kernel looks at in parts of these sizes.
+func (l *lowering) kept(kv ID, sizes ...uint32) shaders.Format {
+	v := l.p.Value(kv)
+	f := format(v, l.layouts)
+	if !shaders.AttentionKeeps(f, sizes...) {
+		l.err = fmt.Errorf("state %s: want f32, or f16 and multiples of 4, have %s and %v", v.Name, f, sizes)
+		return shaders.F32
+	}
+	return f
+}
+
 func flag(id ID) uint32 {
 	if id == 0 {
 		return 0
@@ -199,16 +218,18 @@ func (l *lowering) linear(p shaders.LinearParams, w []ID, x, bias, residual, y R
 }
 
 func (o *Attention) lower(l *lowering) {
-	d := shaders.Attention(l.info, shaders.AttentionParams{
+	p := shaders.AttentionParams{
 		T: l.u(o.Y), Heads: uint32(o.Heads), Dh: uint32(o.Dim), QStride: uint32(l.cols(o.Q)),
 		KVStride: uint32(l.cols(o.KV)), KOffset: uint32(o.K), VOffset: uint32(o.V), Scale: o.Scale,
-	})
+	}
+	d := shaders.Attention(l.info, l.kept(o.KV, p.Dh, p.QStride, p.KVStride, p.KOffset, p.VOffset), p)
 	l.step(d, Ref{Value: o.Q}, Ref{Value: o.KV}, Ref{Value: o.Tokens}, Ref{Value: o.Y})
 }
 
 func (o *StoreRows) lower(l *lowering) {
 	width := uint32(l.cols(o.KV))
-	d := shaders.StoreRows(l.info, shaders.StoreRowsParams{T: l.u(o.X), Width: width, SourceStride: uint32(l.cols(o.X)), SourceOffset: uint32(o.From), TargetStride: width})
+	p := shaders.StoreRowsParams{T: l.u(o.X), Width: width, SourceStride: uint32(l.cols(o.X)), SourceOffset: uint32(o.From), TargetStride: width}
+	d := shaders.StoreRows(l.info, l.kept(o.KV, width, p.SourceStride, p.SourceOffset), p)
 	l.step(d, Ref{Value: o.X}, Ref{Value: o.Tokens}, Ref{Value: o.KV})
 }
 

@@ -2,7 +2,11 @@
 
 package plan
 
-import "fromage/shaders"
+import (
+	"fmt"
+
+	"fromage/shaders"
+)
 
 // The operations of training. They are made by Grad and by builders of training programs; a bundle has none of them, so the codec does not know them.
 
@@ -314,6 +318,9 @@ func (o *AttentionBack) lower(l *lowering) {
 	p := shaders.AttentionBackQueryParams{
 		T: l.u(o.Q), Heads: uint32(o.Heads), Dh: uint32(o.Dim), QStride: uint32(l.cols(o.Q)), KVStride: uint32(l.cols(o.KV)),
 		KOffset: uint32(o.K), VOffset: uint32(o.V), Scale: o.Scale, DStride: uint32(l.cols(o.DX)),
+	}
+	if f := format(l.p.Value(o.KV), l.layouts); f != shaders.F32 {
+		l.err = fmt.Errorf("state %s: want f32 to go back through, have %s", l.p.Value(o.KV).Name, f)
 	}
 	q, kv, tokens, dy, stats, dx := Ref{Value: o.Q}, Ref{Value: o.KV}, Ref{Value: o.Tokens}, Ref{Value: o.DY}, Ref{Value: o.Stats}, Ref{Value: o.DX}
 	l.step(shaders.AttentionBackQuery(l.info, p), q, kv, tokens, dy, stats, dx)

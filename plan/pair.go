@@ -64,13 +64,14 @@ func (l *lowering) storeAttention(s *StoreRows, o *Attention) bool {
 	if !shaders.AttentionSteps(l.rows(o.Y), p) {
 		return false
 	}
+	kept := l.kept(o.KV)
 	splits := shaders.AttentionSplits(l.info, l.dims[Past])
 	if splits == 1 {
-		l.step(shaders.AttentionStep(l.info, p), Ref{Value: o.Q}, Ref{Value: o.Tokens}, Ref{Value: o.KV}, Ref{Value: o.Y})
+		l.step(shaders.AttentionStep(l.info, kept, p), Ref{Value: o.Q}, Ref{Value: o.Tokens}, Ref{Value: o.KV}, Ref{Value: o.Y})
 		return true
 	}
 	parts := Ref{Scratch: 4 * o.Heads * splits * (o.Dim + 4)}
-	l.step(shaders.AttentionPart(l.info, shaders.AttentionPartParams{
+	l.step(shaders.AttentionPart(l.info, kept, shaders.AttentionPartParams{
 		Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, Source: p.Source, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Splits: uint32(splits), Scale: p.Scale,
 	}), Ref{Value: o.Q}, Ref{Value: o.Tokens}, Ref{Value: o.KV}, parts)
 	l.step(shaders.AttentionMerge(l.info, shaders.AttentionMergeParams{Heads: p.Heads, Dh: p.Dh, Splits: uint32(splits)}), parts, Ref{Value: o.Y})

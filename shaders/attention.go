@@ -14,12 +14,12 @@ import (
 // attentionMaxDh is the most columns that a head may have.
 const attentionMaxDh = 4 * attentionQUADS
 
-// Attention is scaled dot product attention over rows of keys and values: q (T,QStride) f32, kv (rows,KVStride) f32, tokens (T,4) u32
+// Attention is scaled dot product attention over rows of keys and values: q (T,QStride) f32, kv (rows,KVStride) in format kept, tokens (T,4) u32
 // → y (T,Heads·Dh) f32. Token t attends to the count rows of kv from first on, both from the token table (causal: count = position+1; all:
 // count = length of the sequence); count 0 gives zeros. q and kv may be one buffer. Dh is at most 256.
-func Attention(info gpu.Info, p AttentionParams) Dispatch {
+func Attention(info gpu.Info, kept Format, p AttentionParams) Dispatch {
 	checkHead("attention", p.Dh)
-	v, fours := attentionAlone(p)
+	v, fours := attentionAlone(kept, p)
 	groups := int(p.T) * int(p.Heads)
 	switch near := sharedLanes(info); {
 	case info.Software && near > 0 && p.T > 1 && fours:
@@ -31,24 +31,37 @@ func Attention(info gpu.Info, p AttentionParams) Dispatch {
 	case p.T > 1 && fours && attentionHeld(p) <= attentionTileHELD:
 		v.file, v.text, v.consts = "attention_tile", attentionTileText, map[string]int{"HELD": attentionHeld(p)}
 	}
-	rule := attentionDispatch(v, p, groups)
+	rule := attentionDispatch(v, kept, p, groups)
 	if !withChoices {
 		return rule
 	}
-	return choose(info, func() string { return attentionClass(p) }, func() []Dispatch { return attentionForms(info, p) }, rule)
+	return choose(info, func() string { return attentionClass(p) }, func() []Dispatch { return attentionForms(info, kept, p) }, rule)
 }
 
 // attentionAlone is the text with a workgroup for each token and head, and whether everything is in fours.
-func attentionAlone(p AttentionParams) (v variant, fours bool) {
+func attentionAlone(kept Format, p AttentionParams) (v variant, inFours bool) {
+	sizes := []uint32{p.Dh, p.QStride, p.KVStride, p.KOffset, p.VOffset}
 	v = variant{file: "attention", imports: map[string]string{"rows": "rows_any"}}
-	if fours = (p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)%4 == 0; fours {
+	if inFours = fours(sizes...); inFours {
 		v.imports["rows"] = "rows_vec4"
 	}
-	return v, fours
+	return v.keeping(kept, sizes...), inFours
 }
 
-func attentionDispatch(v variant, p AttentionParams, groups int) Dispatch {
-	return Dispatch{kernel(v, attentionKernel(attentionTwin, attentionFast)), p.encode(), grid(groups)}
+func attentionDispatch(v variant, kept Format, p AttentionParams, groups int) Dispatch {
+	k := attentionInterface()
+	if withTwins {
+		k.Twin, k.Fast = attentionCall(attentionOver(kept, attentionTwin)), attentionCall(attentionOver(kept, attentionFast))
+	}
+	return Dispatch{kernel(v, keptIn(kept, 1, k)), p.encode(), grid(groups)}
+}
+
+// attentionOver attends to keys and values in a format.
+func attentionOver(kept Format, attend func(AttentionParams, attentionBuffers)) func(AttentionParams, attentionBuffers) {
+	return func(p AttentionParams, b attentionBuffers) {
+		b.Kv, b.Tokens = kept.attended(b.Kv, int(p.KVStride), int(p.T), b.Tokens)
+		attend(p, b)
+	}
 }
 
 // attentionHeld is how many vec4s of a token's result each of its lanes holds in attention_tile, a power of two.
@@ -150,17 +163,21 @@ func largestScaled(x []float32, factor float32) float32 {
 
 func attentionCases() []Case {
 	return []Case{
-		AttentionCase(AttentionParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 5, 0, 131),
-		AttentionCausalCase(AttentionParams{Heads: 3, Dh: 20, QStride: 180, KVStride: 120, VOffset: 60, Scale: 0.22}, 3, 12, 1),
-		AttentionCase(AttentionParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38}, 9, 140),
-		AttentionCausalCase(AttentionParams{Heads: 2, Dh: 64, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.12}, 35, 1, 6),
-		AttentionCausalCase(AttentionParams{Heads: 1, Dh: 128, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.09}, 33),
+		AttentionCase(F32, AttentionParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 5, 0, 131),
+		AttentionCausalCase(F32, AttentionParams{Heads: 3, Dh: 20, QStride: 180, KVStride: 120, VOffset: 60, Scale: 0.22}, 3, 12, 1),
+		AttentionCase(F32, AttentionParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38}, 9, 140),
+		AttentionCausalCase(F32, AttentionParams{Heads: 2, Dh: 64, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.12}, 35, 1, 6),
+		AttentionCausalCase(F32, AttentionParams{Heads: 1, Dh: 128, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.09}, 33),
+		AttentionCase(F16, AttentionParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 5, 0, 131),
+		AttentionCausalCase(F16, AttentionParams{Heads: 2, Dh: 64, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.12}, 35, 1, 6),
+		AttentionCausalCase(F16, AttentionParams{Heads: 1, Dh: 128, QStride: 384, KVStride: 256, VOffset: 128, Scale: 0.09}, 33),
+		AttentionCausalCase(F16, AttentionParams{Heads: 3, Dh: 20, QStride: 180, KVStride: 120, VOffset: 60, Scale: 0.22}, 3, 12, 1),
 	}
 }
 
 // AttentionCausalCase makes a case of Attention with random contents: sequences of the given lengths, each token of which attends to those before it and
 // itself. It sets p.T.
-func AttentionCausalCase(p AttentionParams, lengths ...int) Case {
+func AttentionCausalCase(kept Format, p AttentionParams, lengths ...int) Case {
 	var tokens []uint32
 	rows := 0
 	for _, n := range lengths {
@@ -170,15 +187,15 @@ func AttentionCausalCase(p AttentionParams, lengths ...int) Case {
 		rows += n
 	}
 	p.T = uint32(rows)
-	c := AttentionCase(p, rows)
-	c.Dispatch = func(info gpu.Info) Dispatch { return Attention(info, p) }
+	c := AttentionCase(kept, p, rows)
+	c.Dispatch = func(info gpu.Info) Dispatch { return Attention(info, kept, p) }
 	c.Buffers = [][]uint32{Random(1, rows*int(p.QStride)), c.Buffers[1], tokens, Random(3, rows*int(p.Heads*p.Dh))}
 	return c
 }
 
 // AttentionCase makes a case of Attention with random contents: one token for each of counts, whose rows follow one another in kv after one
 // row that nobody attends to. It sets p.T.
-func AttentionCase(p AttentionParams, counts ...int) Case {
+func AttentionCase(kept Format, p AttentionParams, counts ...int) Case {
 	p.T = uint32(len(counts))
 	rows := 1
 	var tokens []uint32
@@ -188,9 +205,9 @@ func AttentionCase(p AttentionParams, counts ...int) Case {
 	}
 	return Case{
 		Name:     "attention",
-		Dispatch: func(info gpu.Info) Dispatch { return Attention(info, p) },
+		Dispatch: func(info gpu.Info) Dispatch { return Attention(info, kept, p) },
 		Buffers: [][]uint32{
-			Random(1, int(p.T*p.QStride)), Random(2, rows*int(p.KVStride)), tokens, Random(3, int(p.T*p.Heads*p.Dh)),
+			Random(1, int(p.T*p.QStride)), kept.random(2, rows*int(p.KVStride)), tokens, Random(3, int(p.T*p.Heads*p.Dh)),
 		},
 		Abs: 2e-5, Rel: 2e-5,
 	}

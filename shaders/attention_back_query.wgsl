@@ -28,6 +28,7 @@ const LOWEST = -3.0e38;
 
 //#import grid
 //#import reduce
+//#import four
 //#import rows
 //#import upstream
 //#import attention_back_out

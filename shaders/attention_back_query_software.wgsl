@@ -26,6 +26,7 @@ const WG: u32 = 8u;
 const LOWEST = -3.0e38;
 
 //#import grid
+//#import four
 //#import rows
 //#import upstream
 //#import attention_back_out

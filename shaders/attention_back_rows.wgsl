@@ -28,6 +28,7 @@ const WG: u32 = 64u;
 const QUADS: u32 = 64u;
 
 //#import grid
+//#import four
 //#import rows
 //#import upstream
 //#import attention_back_out

@@ -26,6 +26,7 @@ struct Params {
 const WG: u32 = 8u;
 
 //#import grid
+//#import four
 //#import rows
 //#import upstream
 //#import attention_back_out

@@ -33,14 +33,18 @@ func AttentionSplits(info gpu.Info, past int) int {
 
 // AttentionPart is the first half of what AttentionStep computes, on the same operands and under the same conditions (AttentionSteps): it writes the
 // token's keys and values to their row of kv, and leaves in parts (Heads,Splits,Dh+4) f32 what each of Splits parts of the rows adds to the result.
-func AttentionPart(info gpu.Info, p AttentionPartParams) Dispatch {
+func AttentionPart(info gpu.Info, kept Format, p AttentionPartParams) Dispatch {
 	checkHead("attention_part", p.Dh)
 	v, groups := variant{file: "attention_part", imports: map[string]string{"rows": "rows_vec4"}}, int(p.Heads*p.Splits)
 	if info.Software {
 		v.file, v.text = "attention_part_software", attentionPartSoftwareText
 		groups = ceil(groups, attentionPartSoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionPartKernel(attentionPartTwin)), p.encode(), grid(groups)}
+	k := attentionPartInterface()
+	if withTwins {
+		k.Twin = attentionPartCall(attentionPartTwin(kept))
+	}
+	return Dispatch{kernel(v.keeping(kept), keptIn(kept, 2, k)), p.encode(), grid(groups)}
 }
 
 // step is the whole that p is the first half of.
@@ -48,9 +52,16 @@ func (p AttentionPartParams) step() AttentionStepParams {
 	return AttentionStepParams{Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, Source: p.Source, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale}
 }
 
-func attentionPartTwin(p AttentionPartParams, b attentionPartBuffers) {
+func attentionPartTwin(kept Format) func(AttentionPartParams, attentionPartBuffers) {
+	return func(p AttentionPartParams, b attentionPartBuffers) {
+		storeOwn(kept, p.step(), b.Q, b.Tokens, b.Kv)
+		b.Kv, b.Tokens = kept.attended(b.Kv, int(p.KVStride), 1, b.Tokens)
+		attendInParts(p, b)
+	}
+}
+
+func attendInParts(p AttentionPartParams, b attentionPartBuffers) {
 	Dh := int(p.Dh)
-	storeOwn(p.step(), b.Q, b.Tokens, b.Kv)
 	first, count := int(b.Tokens[2]), int(b.Tokens[3])
 	each := ceil(count, int(p.Splits))
 	for n := range int(p.Heads * p.Splits) {
@@ -90,13 +101,13 @@ func (p AttentionPartParams) reach() []uint64 {
 
 func attentionPartCases() []Case {
 	p := AttentionPartParams{Heads: 3, Dh: 20, QStride: 180, Source: 60, KVStride: 120, VOffset: 60, Splits: 4, Scale: 0.22}
-	return []Case{AttentionPartCase(p, 131), AttentionPartCase(p, 2)}
+	return []Case{AttentionPartCase(F32, p, 131), AttentionPartCase(F32, p, 2), AttentionPartCase(F16, p, 131)}
 }
 
 // AttentionPartCase makes a case of AttentionPart of what AttentionStepCase makes one of.
-func AttentionPartCase(p AttentionPartParams, count int) Case {
-	c := AttentionStepCase(p.step(), count)
-	c.Name, c.Dispatch = "attention_part", func(info gpu.Info) Dispatch { return AttentionPart(info, p) }
+func AttentionPartCase(kept Format, p AttentionPartParams, count int) Case {
+	c := AttentionStepCase(kept, p.step(), count)
+	c.Name, c.Dispatch = "attention_part", func(info gpu.Info) Dispatch { return AttentionPart(info, kept, p) }
 	c.Buffers[3] = Random(3, int(p.Heads*p.Splits*(p.Dh+4)))
 	return c
 }

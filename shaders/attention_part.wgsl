@@ -9,6 +9,7 @@ const LOWEST = -3.0e38;
 
 //#import grid
 //#import reduce
+//#import four
 //#import rows
 //#import attention_own
 //#import attention_chunks

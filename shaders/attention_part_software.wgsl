@@ -7,6 +7,7 @@ const WG: u32 = 8u;
 const LOWEST = -3.0e38;
 
 //#import grid
+//#import four
 //#import rows
 //#import attention_own
 //#import attention_alone

@@ -10,9 +10,9 @@ func AttentionSteps(T int, p AttentionStepParams) bool {
 }
 
 // AttentionStep is StoreRows and Attention in one, for one token: q (QStride) f32 with its queries from column 0 and its row of kv from column Source,
-// tokens (1,4) u32, kv (rows,KVStride) f32 → y (Heads·Dh) f32. It writes the token's keys and values to row first+position of kv, then attends as
+// tokens (1,4) u32, kv (rows,KVStride) in format kept → y (Heads·Dh) f32. It writes the token's keys and values to row first+position of kv, then attends as
 // Attention does. Dh is at most 256.
-func AttentionStep(info gpu.Info, p AttentionStepParams) Dispatch {
+func AttentionStep(info gpu.Info, kept Format, p AttentionStepParams) Dispatch {
 	checkHead("attention_step", p.Dh)
 	v, groups := variant{file: "attention_step", imports: map[string]string{"rows": "rows_vec4"}}, int(p.Heads)
 	if info.Software {
@@ -21,26 +21,26 @@ func AttentionStep(info gpu.Info, p AttentionStepParams) Dispatch {
 	}
 	k := attentionStepInterface()
 	if withTwins {
-		k.Twin, k.Fast = attentionStepCall(attentionStepBy(attentionTwin)), attentionStepCall(attentionStepBy(attentionFast))
+		k.Twin, k.Fast = attentionStepCall(attentionStepBy(kept, attentionTwin)), attentionStepCall(attentionStepBy(kept, attentionFast))
 	}
-	return Dispatch{kernel(v, k), p.encode(), grid(groups)}
+	return Dispatch{kernel(v.keeping(kept), keptIn(kept, 2, k)), p.encode(), grid(groups)}
 }
 
 // attentionStepBy stores the token's keys and values, then attends.
-func attentionStepBy(attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {
+func attentionStepBy(kept Format, attend func(AttentionParams, attentionBuffers)) func(AttentionStepParams, attentionStepBuffers) {
 	return func(p AttentionStepParams, b attentionStepBuffers) {
-		storeOwn(p, b.Q, b.Tokens, b.Kv)
-		attend(AttentionParams{T: 1, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale},
+		storeOwn(kept, p, b.Q, b.Tokens, b.Kv)
+		attentionOver(kept, attend)(AttentionParams{T: 1, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale},
 			attentionBuffers{Q: b.Q, Kv: b.Kv, Tokens: b.Tokens, Y: b.Y})
 	}
 }
 
 // storeOwn takes the token's keys and values to their row.
-func storeOwn(p AttentionStepParams, q []float32, tokens []uint32, kv []float32) {
+func storeOwn(kept Format, p AttentionStepParams, q []float32, tokens []uint32, kv []float32) {
 	n := p.Heads * p.Dh
 	row := int(tokens[2]+tokens[1]) * int(p.KVStride)
 	for _, column := range []uint32{p.KOffset, p.VOffset} {
-		copy(kv[row+int(column):][:n], q[p.Source+column:][:n])
+		kept.keep(kv, row+int(column), q[p.Source+column:][:n])
 	}
 }
 
@@ -54,16 +54,21 @@ func (p AttentionStepParams) reach() []uint64 {
 }
 
 func attentionStepCases() []Case {
-	return []Case{AttentionStepCase(AttentionStepParams{Heads: 3, Dh: 20, QStride: 180, Source: 60, KVStride: 120, VOffset: 60, Scale: 0.22}, 131)}
+	p := AttentionStepParams{Heads: 3, Dh: 20, QStride: 180, Source: 60, KVStride: 120, VOffset: 60, Scale: 0.22}
+	return []Case{AttentionStepCase(F32, p, 131), AttentionStepCase(F16, p, 131)}
 }
 
 // AttentionStepCase makes a case of AttentionStep with random contents: a token after count−1 others, whose rows follow a row that it does not attend to.
-func AttentionStepCase(p AttentionStepParams, count int) Case {
+func AttentionStepCase(kept Format, p AttentionStepParams, count int) Case {
+	q := Random(1, int(p.QStride))
+	if kept == F16 { // what rounding makes of the token's own row is StoreRows' matter
+		F16.decodeRow(kept.random(1, len(q)), nil, 0, floats(q))
+	}
 	return Case{
 		Name:     "attention_step",
-		Dispatch: func(info gpu.Info) Dispatch { return AttentionStep(info, p) },
+		Dispatch: func(info gpu.Info) Dispatch { return AttentionStep(info, kept, p) },
 		Buffers: [][]uint32{
-			Random(1, int(p.QStride)), {7, uint32(count - 1), 1, uint32(count)}, Random(2, (1+count)*int(p.KVStride)), Random(3, int(p.Heads*p.Dh)),
+			q, {7, uint32(count - 1), 1, uint32(count)}, kept.random(2, (1+count)*int(p.KVStride)), Random(3, int(p.Heads*p.Dh)),
 		},
 		Abs: 2e-5, Rel: 2e-5,
 	}

@@ -16,6 +16,7 @@ type Case struct {
 	Dispatch func(gpu.Info) Dispatch
 	Buffers  [][]uint32 // contents before the run, in binding order
 	Abs, Rel float64    // a word passes where |got − want| ≤ Abs + Rel·|want|; both zero compares words exactly
+	F16      int        // the binding whose words are two f16 each; 0 for none
 }
 
 // Mismatch is the worst word of a comparison that failed.
@@ -49,12 +50,23 @@ func (c Case) Run(dev gpu.Device, info gpu.Info) (kernel string, err error) {
 		if access != gpu.ReadWrite {
 			continue
 		}
-		if m := c.compare(got[i], want[i]); m != nil {
+		g, w := got[i], want[i]
+		if c.F16 == i && i > 0 {
+			g, w = widened(g), widened(w)
+		}
+		if m := c.compare(g, w); m != nil {
 			m.Kernel, m.Binding = d.Kernel.Name, d.Kernel.Labels[i]
 			return d.Kernel.Name, m
 		}
 	}
 	return d.Kernel.Name, nil
+}
+
+// widened returns pairs of f16 as f32, a word each.
+func widened(pairs []uint32) []uint32 {
+	x := make([]float32, 2*len(pairs))
+	F16.decodeRow(pairs, nil, 0, x)
+	return wordsOf(x)
 }
 
 func (c Case) onDevice(dev gpu.Device, d Dispatch) ([][]uint32, error) {
@@ -149,6 +161,16 @@ func Random(seed uint64, n int) []uint32 {
 	for i := range words {
 		words[i] = math.Float32bits(float32(r.NormFloat64()))
 	}
+	return words
+}
+
+// random is Random in format f, which is F32 or F16.
+func (f Format) random(seed uint64, n int) []uint32 {
+	if f == F32 {
+		return Random(seed, n)
+	}
+	words := make([]uint32, ceil(n, 2))
+	F16.EncodeRow(floats(Random(seed, n)), bytesOf(words), nil)
 	return words
 }
 

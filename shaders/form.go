@@ -5,6 +5,7 @@ package shaders
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"fromage/gpu"
 )
@@ -13,7 +14,7 @@ import (
 const withChoices = withReach
 
 // choose returns the form of a dispatch that gpu.Info.Choices names for its class, where that is one of those that the device can run, else the rule's.
-// All forms of a dispatch compute the same.
+// All forms of a dispatch compute the same. Attention over f16 is not measured apart: it takes the form that is the fastest over f32.
 func choose(info gpu.Info, class func() string, forms func() []Dispatch, rule Dispatch) Dispatch {
 	if len(info.Choices) == 0 {
 		return rule
@@ -23,7 +24,7 @@ func choose(info gpu.Info, class func() string, forms func() []Dispatch, rule Di
 		return rule
 	}
 	for _, d := range forms() {
-		if d.Kernel.Name == name {
+		if strings.Replace(d.Kernel.Name, ".f16.vec4", ".vec4", 1) == name {
 			return d
 		}
 	}
@@ -169,10 +170,10 @@ func distinct(first Dispatch, more []Dispatch) []Dispatch {
 func attentionClass(p AttentionParams) string { return "attention.T" + bound(int(p.T), 4) }
 
 // attentionForms are what the rule has for GPUs and for devices that a CPU plays, and a workgroup for each token and head.
-func attentionForms(info gpu.Info, p AttentionParams) []Dispatch {
-	v, _ := attentionAlone(p)
+func attentionForms(info gpu.Info, kept Format, p AttentionParams) []Dispatch {
+	v, _ := attentionAlone(kept, p)
 	return []Dispatch{
-		Attention(as(false, info), p), Attention(as(true, info), p), Attention(as(true, alone(info)), p), attentionDispatch(v, p, int(p.T*p.Heads)),
+		Attention(as(false, info), kept, p), Attention(as(true, info), kept, p), Attention(as(true, alone(info)), kept, p), attentionDispatch(v, kept, p, int(p.T*p.Heads)),
 	}
 }
 
@@ -189,7 +190,7 @@ func attentionExample(p AttentionParams) []Class {
 	return []Class{{
 		Name: attentionClass(p),
 		Forms: func(info gpu.Info) []Dispatch {
-			return distinct(Attention(as(info.Software, info), p), attentionForms(info, p))
+			return distinct(Attention(as(info.Software, info), F32, p), attentionForms(info, F32, p))
 		},
 		Bytes: []int{4 * T * int(p.QStride), 4 * count * int(p.KVStride), 16 * T, 4 * T * int(p.Heads*p.Dh)}, Tokens: tokens, At: 2,
 	}}

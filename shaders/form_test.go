@@ -107,7 +107,7 @@ func TestChoices(t *testing.T) {
 	}
 	a := shaders.AttentionParams{T: 9, Heads: 2, Dh: 8, QStride: 16, KVStride: 32, VOffset: 16}
 	plain.Choices = map[string]string{"attention.T+": "attention_software.vec4"}
-	if got := shaders.Attention(plain, a); got.Kernel.Name != "attention_software.vec4" || got.Groups != shaders.Attention(gpu.Info{Software: true}, a).Groups {
+	if got := shaders.Attention(plain, shaders.F32, a); got.Kernel.Name != "attention_software.vec4" || got.Groups != shaders.Attention(gpu.Info{Software: true}, shaders.F32, a).Groups {
 		t.Errorf("Attention = %s in %v, want the software text in its own groups", got.Kernel.Name, got.Groups)
 	}
 }

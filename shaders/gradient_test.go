@@ -184,7 +184,7 @@ func TestAttentionGradient(t *testing.T) {
 	}
 	qkv, dy := shaders.Random(1, T*3*E), shaders.Random(2, T*E)
 	y, stats, dqkv := make([]uint32, T*E), make([]uint32, T*heads*2), shaders.Random(3, T*3*E)
-	runTwin(shaders.Attention(gpu.Info{}, shaders.AttentionParams{
+	runTwin(shaders.Attention(gpu.Info{}, shaders.F32, shaders.AttentionParams{
 		T: T, Heads: heads, Dh: Dh, QStride: 3 * E, KVStride: 3 * E, KOffset: E, VOffset: 2 * E, Scale: scale,
 	}), qkv, qkv, tokens, y)
 	same(t, "y", y, attend(heads, Dh, scale, tokens, wide(qkv)))

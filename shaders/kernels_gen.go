@@ -2578,6 +2578,14 @@ func storeRowsKernel(twin func(StoreRowsParams, storeRowsBuffers), fast ...func(
 	return k
 }
 
+//go:embed store_rows_four.wgsl
+var storeRowsFourText string
+
+// Constants of store_rows_four.wgsl.
+const (
+	storeRowsFourWG = 64
+)
+
 //go:embed sum.wgsl
 var sumText string
 
@@ -2836,6 +2844,12 @@ var sharedCandidate string
 //go:embed shared/erf.wgsl
 var sharedErf string
 
+//go:embed shared/four.wgsl
+var sharedFour string
+
+//go:embed shared/four_f16.wgsl
+var sharedFourF16 string
+
 //go:embed shared/grid.wgsl
 var sharedGrid string
 
@@ -2920,6 +2934,9 @@ var sharedRowsAny string
 //go:embed shared/rows_vec4.wgsl
 var sharedRowsVec4 string
 
+//go:embed shared/store_rows_params.wgsl
+var sharedStoreRowsParams string
+
 //go:embed shared/sum_slices.wgsl
 var sharedSumSlices string
 
@@ -2980,6 +2997,10 @@ func shared(name string) string {
 		return sharedCandidate
 	case "erf":
 		return sharedErf
+	case "four":
+		return sharedFour
+	case "four_f16":
+		return sharedFourF16
 	case "grid":
 		return sharedGrid
 	case "line_stats":
@@ -3036,6 +3057,8 @@ func shared(name string) string {
 		return sharedRowsAny
 	case "rows_vec4":
 		return sharedRowsVec4
+	case "store_rows_params":
+		return sharedStoreRowsParams
 	case "sum_slices":
 		return sharedSumSlices
 	case "tile_128":
@@ -3059,4 +3082,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "71ee7d0bba81aacca67927f24aefd425e8d9c329d3e609c72489a3055b000c6d"
+const textsHash = "e78d58a964e263a64ff8df030744ad35c2bafd0b2dd04ca576f60ea3f0f7424c"

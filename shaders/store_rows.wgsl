@@ -1,13 +1,6 @@
 // y[(first + position)·TargetStride + TargetOffset + i] = x[t·SourceStride + SourceOffset + i] for i < Width, with first and position from the
 // token table: each token's keys or values to its row of the cache.
-struct Params {
-    T: u32,             // tokens
-    Width: u32,         // values copied of each row
-    SourceStride: u32,  // values in a row of x
-    SourceOffset: u32,  // first column read
-    TargetStride: u32,  // values in a row of y
-    TargetOffset: u32,  // first column written
-}
+//#import store_rows_params
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (T,SourceStride)

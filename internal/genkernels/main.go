@@ -22,13 +22,16 @@ var (
 	paramsBlock = regexp.MustCompile(`(?ms)^struct Params \{\n(.*?)^\}`)
 	fieldLine   = regexp.MustCompile(`^\s*(\w+): (u32|i32|f32),(?:\s*//(.*))?$`)
 	uniformLine = regexp.MustCompile(`(?m)^@group\(0\) @binding\(0\) var<uniform> p: Params;`)
-	bindingLine = regexp.MustCompile(`(?m)^@group\(0\) @binding\((\d+)\) var<storage, (read|read_write)> (\w+): array<(?:vec[234]<)?(u32|i32|f32)>?>;(?: //(.*))?$`)
+	bindingLine = regexp.MustCompile(`(?m)^@group\(0\) @binding\((\d+)\) var<storage, (read|read_write)> (\w+): array<(?:vec[234]<)?(u32|i32|f32|Kept)>?>;(?: //(.*))?$`)
 	constLine   = regexp.MustCompile(`(?m)^const (\w+): u32 = (\d+)u;`)
 )
 
 type field struct{ name, goName, kind, comment string }
 
 type binding struct{ name, access, kind, comment string }
+
+// Kept is a text's name for four values in a format that its variants choose (shared/four.wgsl); Go sees the buffer's words as f32.
+const kept = "Kept"
 
 type head struct {
 	file     string
@@ -165,7 +168,11 @@ func parse(path string) (head, string, error) {
 		if m[1] != fmt.Sprint(i+1) {
 			return h, "", fmt.Errorf("%s: want binding %d, have %s (%s)", path, i+1, m[1], m[3])
 		}
-		h.bindings = append(h.bindings, binding{m[3], m[2], m[4], strings.TrimSpace(m[5])})
+		kind := m[4]
+		if kind == kept {
+			kind = "f32"
+		}
+		h.bindings = append(h.bindings, binding{m[3], m[2], kind, strings.TrimSpace(m[5])})
 	}
 	if n := strings.Count(text, "var<storage"); n != len(h.bindings) || n == 0 {
 		return h, "", fmt.Errorf("%s: want every storage binding as a line of its own in the generator's form, have %d of %d", path, len(h.bindings), n)

@@ -13,5 +13,5 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // the token's queries, keys and values; queries of head h at column h·Dh
 @group(0) @binding(2) var<storage, read> tokens: array<u32>; // (1,4)
-@group(0) @binding(3) var<storage, read_write> kv: array<vec4<f32>>; // (rows,KVStride)
+@group(0) @binding(3) var<storage, read_write> kv: array<Kept>; // (rows,KVStride)
 @group(0) @binding(4) var<storage, read_write> parts: array<vec4<f32>>; // (Heads,Splits,Dh+4): Σ weight·value; the largest score, Σ weight and two zeros

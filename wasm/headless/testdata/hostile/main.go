@@ -168,11 +168,11 @@ var wild = []uint32{0, 1, 3, 1 << 16, 1 << 31, math.MaxUint32}
 func parameters(dev *remote.Device) error {
 	info := dev.Info()
 	all := []shaders.Dispatch{
-		shaders.Add(info, shaders.AddParams{N: 1}), shaders.Attention(info, shaders.AttentionParams{T: 1, Heads: 1, Dh: 4}),
-		shaders.Attention(info, shaders.AttentionParams{T: 1, Heads: 1, Dh: 5}), shaders.GatherRows(info, shaders.GatherRowsParams{R: 1, D: 1}),
+		shaders.Add(info, shaders.AddParams{N: 1}), shaders.Attention(info, shaders.F32, shaders.AttentionParams{T: 1, Heads: 1, Dh: 4}),
+		shaders.Attention(info, shaders.F32, shaders.AttentionParams{T: 1, Heads: 1, Dh: 5}), shaders.GatherRows(info, shaders.GatherRowsParams{R: 1, D: 1}),
 		shaders.LayerNorm(info, shaders.LayerNormParams{T: 1, D: 1}), shaders.NLL(info, shaders.NLLParams{R: 1, V: 1}),
 		shaders.Normalize(info, shaders.NormalizeParams{T: 1, D: 1}), shaders.Patches(info, shaders.PatchesParams{B: 1, S: 1, P: 1}),
-		shaders.StoreRows(info, shaders.StoreRowsParams{T: 1, Width: 1}), shaders.TopK(info, shaders.TopKParams{N: 1, K: 1, Block: 1}),
+		shaders.StoreRows(info, shaders.F32, shaders.StoreRowsParams{T: 1, Width: 1}), shaders.TopK(info, shaders.TopKParams{N: 1, K: 1, Block: 1}),
 		shaders.VisionEmbed(info, shaders.VisionEmbedParams{B: 1, N: 1, D: 1}), shaders.Linear(info, shaders.F32, shaders.LinearParams{T: 1, K: 5, F: 1}),
 	}
 	for _, f := range []shaders.Format{shaders.F32, shaders.F16, shaders.Q8, shaders.Q4} {
