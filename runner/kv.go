@@ -4,35 +4,91 @@ package runner
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"fromage/gpu"
 	"fromage/machine"
 	"fromage/plan"
+	"fromage/shaders"
 )
 
 // kvCache is rows of keys and values, one state buffer a layer, in which every sequence has a run of rows.
 type kvCache struct {
 	m         *machine.Machine
-	states    []plan.Value // kv.0 … kv.L−1
-	capacity  int          // rows of each buffer
-	sequences []*Sequence  // those with rows, by first row
+	format    shaders.Format // F32 or F16
+	states    []plan.Value   // kv.0 … kv.L−1
+	capacity  int            // rows of each buffer
+	sequences []*Sequence    // those with rows, by first row
 }
 
 // minRows is the fewest KV rows given to a sequence.
 const minRows = 64
 
-func newKVCache(m *machine.Machine) *kvCache {
-	c := &kvCache{m: m}
+func newKVCache(m *machine.Machine, format shaders.Format) *kvCache {
+	c := &kvCache{m: m, format: format}
 	if p, err := m.Manifest.Model.Program("lm"); err == nil {
 		for _, v := range p.Values {
 			if v.Kind == plan.State {
 				c.states = append(c.states, v)
 			}
 		}
+		keep(m.Layouts, p, format)
 	}
 	return c
 }
+
+// keep adds to layouts that a program's states are kept in a format.
+func keep(layouts map[string]plan.Layout, p *plan.Program, format shaders.Format) {
+	for _, v := range p.Values {
+		if v.Kind == plan.State {
+			layouts[v.Name] = plan.Layout{Format: format}
+		}
+	}
+}
+
+// SetKV has keys and values kept in f16, or in f32 as at first. F16 is half the memory, and half of what a token after a long past reads, for values of 11
+// bits. What sequences have computed is computed anew when it is next needed.
+func (r *Runner) SetKV(format shaders.Format) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch format {
+	case r.kv.format:
+		return nil
+	case shaders.F32, shaders.F16:
+	default:
+		return fmt.Errorf("runner: keys and values: want f32 or f16, have %v", format)
+	}
+	p, err := r.m.Manifest.Model.Program("lm")
+	if err != nil {
+		return err
+	}
+	layouts := maps.Clone(r.m.Layouts)
+	keep(layouts, p, format)
+	if _, err := p.Lower(r.m.Info, layouts, plan.Run(2, 1, 0)); err != nil {
+		return fmt.Errorf("runner: keys and values in %v: %w", format, err)
+	}
+	r.kv.forget()
+	for _, v := range r.kv.states {
+		if b, ok := r.m.States[v.Name]; ok {
+			_ = r.m.Dev.Free(b)
+			delete(r.m.States, v.Name)
+		}
+	}
+	r.m.Forget()
+	r.kv = newKVCache(r.m, format)
+	return nil
+}
+
+// forget takes all rows from all sequences.
+func (c *kvCache) forget() {
+	for _, s := range c.sequences {
+		s.first, s.rows, s.computed = 0, 0, 0
+	}
+}
+
+// rowBytes is the size of a row of a state.
+func (c *kvCache) rowBytes(v plan.Value) int { return c.format.RowBytes(v.Cols) }
 
 func (c *kvCache) drop(s *Sequence) {
 	c.sequences = slices.DeleteFunc(c.sequences, func(o *Sequence) bool { return o == s })
@@ -113,7 +169,7 @@ func (c *kvCache) relayout(short []*Sequence) error {
 	fresh := map[string]gpu.Buffer{}
 	var list gpu.List
 	for _, v := range c.states {
-		row := 4 * v.Cols
+		row := c.rowBytes(v)
 		b, err := c.m.Dev.NewBuffer(v.Name, total*row)
 		if err != nil {
 			c.m.Free(fresh)
@@ -148,17 +204,17 @@ func (c *kvCache) copyRows(source *Sequence, targets []*Sequence, from, to int) 
 	}
 	widest := 0
 	for _, v := range c.states {
-		widest = max(widest, v.Cols)
+		widest = max(widest, c.rowBytes(v))
 	}
 	// A copy within one buffer is not a command.
-	between, err := c.m.Dev.NewBuffer("kv rows", 4*widest*(to-from))
+	between, err := c.m.Dev.NewBuffer("kv rows", widest*(to-from))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.m.Dev.Free(between) }()
 	var list gpu.List
 	for _, v := range c.states {
-		state, row := c.m.States[v.Name], 4*v.Cols
+		state, row := c.m.States[v.Name], c.rowBytes(v)
 		list.Copy(between, 0, state, (source.first+from)*row, (to-from)*row)
 		for _, t := range targets {
 			list.Copy(state, (t.first+from)*row, between, 0, (to-from)*row)
@@ -177,8 +233,8 @@ func (c *kvCache) fit(n, bytes int, but []*Sequence) int {
 		}
 	}
 	for _, v := range c.states {
-		rowBytes += 4 * v.Cols
-		widest = max(widest, 4*v.Cols)
+		rowBytes += c.rowBytes(v)
+		widest = max(widest, c.rowBytes(v))
 	}
 	return max(1, min(bytes/rowBytes, c.m.Info.Limits.MaxBinding/widest-taken)/rows)
 }

@@ -135,7 +135,7 @@ func TestKernels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kernels, err := Kernels(dev.Info(), b.Manifest(), 1, 9)
+		kernels, err := Kernels(dev.Info(), b.Manifest(), shaders.F32, 1, 9)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestLongPast(t *testing.T) {
 	}
 	near(t, "a token after 99", logits[1][2:], logits[1][1:2])
 	near(t, "where a CPU plays a GPU", logits[1], logits[0])
-	kernels, err := Kernels(dev.Info(), b.Manifest(), 1, 128)
+	kernels, err := Kernels(dev.Info(), b.Manifest(), shaders.F32, 1, 128)
 	if err != nil {
 		t.Fatal(err)
 	}

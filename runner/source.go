@@ -84,7 +84,7 @@ func load(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, from S
 	if err := m.Load(ctx, from, want, progress); err != nil {
 		return nil, err
 	}
-	r := &Runner{m: m, kv: newKVCache(m), maxTokens: maxTokens}
+	r := &Runner{m: m, kv: newKVCache(m, shaders.F32), maxTokens: maxTokens}
 	if raw, err := optionalFile(manifest, from, bundle.FileTokenizer); err != nil {
 		return nil, err
 	} else if raw != nil {
@@ -134,7 +134,7 @@ func LoadRandom(ctx context.Context, dev gpu.Device, manifest *bundle.Manifest, 
 	if err != nil {
 		return nil, err
 	}
-	return &Runner{m: m, kv: newKVCache(m), scale: 1, maxTokens: maxTokens}, nil
+	return &Runner{m: m, kv: newKVCache(m, shaders.F32), scale: 1, maxTokens: maxTokens}, nil
 }
 
 // optionalFile returns a file of the bundle, nil where it has none: a bundle of OPT alone needs no preprocessor.
@@ -195,10 +195,8 @@ func (r *Runner) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range r.kv.sequences {
-		s.first, s.rows, s.computed = 0, 0, 0
-	}
-	r.m, r.kv = m, newKVCache(m)
+	r.kv.forget()
+	r.m, r.kv = m, newKVCache(m, r.kv.format)
 	if r.heads == nil {
 		return nil
 	}
@@ -206,8 +204,8 @@ func (r *Runner) restore(ctx context.Context) error {
 }
 
 // Kernels returns, each once, the kernels that a device with these properties runs for a model: its pictures, one at a time, and its text in runs of
-// the given numbers of tokens. A device that compiles them while weights are on their way is ready sooner.
-func Kernels(info gpu.Info, manifest *bundle.Manifest, tokens ...int) ([]*gpu.Kernel, error) {
+// the given numbers of tokens, with keys and values kept in a format (SetKV). A device that compiles them while weights are on their way is ready sooner.
+func Kernels(info gpu.Info, manifest *bundle.Manifest, kv shaders.Format, tokens ...int) ([]*gpu.Kernel, error) {
 	runs := map[string][]plan.Dims{"vision": {plan.RunImages(1, manifest.Settings.ImageTokens)}, "maps": {plan.RunImages(1, 1)}}
 	for _, n := range tokens {
 		runs["lm"] = append(runs["lm"], plan.Run(n, 1, 0))
@@ -215,11 +213,13 @@ func Kernels(info gpu.Info, manifest *bundle.Manifest, tokens ...int) ([]*gpu.Ke
 	long := plan.Run(1, 1, 0)
 	long[plan.Past] = manifest.Settings.MaxPositions
 	runs["lm"] = append(runs["lm"], long)
+	layouts := manifest.Layouts()
 	var kernels []*gpu.Kernel
 	seen := map[string]bool{}
 	for _, p := range manifest.Model.Programs {
+		keep(layouts, p, kv)
 		for _, dims := range runs[p.Name] {
-			steps, err := p.Lower(info, manifest.Layouts(), dims)
+			steps, err := p.Lower(info, layouts, dims)
 			if err != nil {
 				return nil, err
 			}

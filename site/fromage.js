@@ -284,8 +284,9 @@ export class Fromage {
   /**
    * load fetches a model, or takes it from this browser, and makes it ready.
    * With sync, the address of a server of versions, and the model's name there, heads and gallery come from it and follow it: an event {type: "version"}
-   * tells of each change. kernels is what tune resolved to earlier on this GPU; a table that does not fit is not used.
-   * @param {{model: string, gallery?: string|null, sync?: string|null, name?: string, kernels?: string, signal?: AbortSignal, on?: (event: object) => void}} what
+   * tells of each change. kernels is what tune resolved to earlier on this GPU; a table that does not fit is not used. kv is how keys and values of
+   * attention are kept, "f32" or "f16".
+   * @param {{model: string, gallery?: string|null, sync?: string|null, name?: string, kernels?: string, kv?: string, signal?: AbortSignal, on?: (event: object) => void}} what
    * @returns {Promise<Fromage>}
    */
   static async load(what) {
@@ -304,7 +305,7 @@ export class Fromage {
    * model wait for it.
    * @returns {Promise<Fromage>}
    */
-  static async open({model, gallery = null, sync = null, name = "", kernels = "", signal, on = () => {}}) {
+  static async open({model, gallery = null, sync = null, name = "", kernels = "", kv = "f32", signal, on = () => {}}) {
     const f = new Fromage();
     f.#client = new Client(event => {
       if (event.type === "version" && f.gallery && !event.bundle) {
@@ -314,7 +315,7 @@ export class Fromage {
     });
     const at = url => url && new URL(url, document.baseURI).href;
     try {
-      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery), sync: at(sync)?.replace(/^http/, "ws"), name, kernels}, {signal}));
+      f.#info = JSON.parse(await f.#client.call("load", {model: at(model), gallery: at(gallery), sync: at(sync)?.replace(/^http/, "ws"), name, kernels, kv}, {signal}));
     } catch (error) {
       f.#client.close();
       throw error;

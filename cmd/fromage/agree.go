@@ -18,6 +18,7 @@ func (a *app) agreeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "agree A.bundle B.bundle TEXTFILE…",
 		Short: "how often two bundles of one model choose the same next token of a text: what a smaller dtype costs",
+		Long:  "Runs both bundles over the texts and counts how often the most likely next token is the same. With --kv f16 the second keeps keys and values in f16.",
 		Args:  takes(3, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if length < 2 {
@@ -39,6 +40,9 @@ func (a *app) agreeCommand() *cobra.Command {
 				}
 				defer models[i].Close()
 			}
+			if err := models[1].SetKV(a.kv); err != nil {
+				return fmt.Errorf("%s: %w", args[1], err)
+			}
 			for _, path := range args[2:] {
 				text, err := os.ReadFile(path)
 				if err != nil {
@@ -55,6 +59,7 @@ func (a *app) agreeCommand() *cobra.Command {
 			return nil
 		},
 	}
+	a.kvFlag(c.Flags())
 	c.Flags().IntVar(&length, "length", length, "tokens of a window; each begins anew")
 	return c
 }

@@ -41,6 +41,7 @@ The text goes to the model as it is; a question is asked as it was trained on qu
 	p = newPromptFlags(c)
 	optionFlags(c.Flags(), &o)
 	a.modelFlag(c.Flags())
+	a.kvFlag(c.Flags())
 	a.galleryFlag(c.Flags())
 	return c
 }

@@ -61,6 +61,7 @@ the same run. Kernels are timed by the device's clock where it has one, else by 
 	flags.IntSliceVar(&f.rows, "rows", f.rows, "rows of the galleries to search; 0 for none")
 	flags.BoolVar(&f.sandbox, "sandbox", false, "measure the model of -m in the sandbox of fromage headless too")
 	flags.StringVar(&f.compare, "compare", "", "a `FILE` that bench --json wrote before: show what has become faster and slower")
+	a.kvFlag(flags)
 	c.AddCommand(a.benchTrainCommand())
 	return c
 }
@@ -122,6 +123,9 @@ func (a *app) bench(ctx context.Context, f benchFlags) (*bench.Report, error) {
 		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
 	}
 	defer r.Close()
+	if err := r.SetKV(a.kv); err != nil {
+		return nil, err
+	}
 	if err := a.benchModel(ctx, b.Manifest().Name, r, f, report); err != nil || !f.sandbox {
 		return report, err
 	}
@@ -137,7 +141,9 @@ func (a *app) benchModel(ctx context.Context, name string, r *runner.Runner, f b
 	if err != nil {
 		return err
 	}
-	m.Name, m.DType = name, dtype
+	if m.Name, m.DType = name, dtype; a.kv != shaders.F32 {
+		m.Name += ", kv " + a.kv.String()
+	}
 	report.Models = append(report.Models, *m)
 	if len(report.Searches) > 0 || r.Settings().SharedDim == 0 {
 		return nil
@@ -187,7 +193,9 @@ func (a *app) eachShape(ctx context.Context, dev gpu.Device, sizes []string, for
 			r, err := runner.LoadRandom(ctx, dev, manifest, func(p runner.Progress) { line.set(p.Done, p.Total) })
 			a.endProgress()
 			if err == nil {
-				err = f("OPT-"+size+" + ViT-L/14", opt, r)
+				if err = r.SetKV(a.kv); err == nil {
+					err = f("OPT-"+size+" + ViT-L/14", opt, r)
+				}
 				r.Close()
 			}
 			if err != nil {

@@ -43,6 +43,7 @@ after the picture. A file that is not a readable picture is reported on its line
 	c.Flags().StringVar(&prompt, "prompt", "", "a text after the picture, such as \"Q: What is this image?\\nA:\"")
 	optionFlags(c.Flags(), &o)
 	a.modelFlag(c.Flags())
+	a.kvFlag(c.Flags())
 	return c
 }
 

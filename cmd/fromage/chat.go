@@ -76,6 +76,7 @@ conversation; later "What is this?" is asked. What is not a terminal is read lin
 	optionFlags(c.Flags(), &o)
 	c.Flags().BoolVar(&raw, "raw", false, "put lines to the model as they are, without Q: and A:")
 	a.modelFlag(c.Flags())
+	a.kvFlag(c.Flags())
 	a.galleryFlag(c.Flags())
 	return c
 }

@@ -48,8 +48,10 @@ func TestAsk(t *testing.T) {
 	if want := "  [1] " + e.Answer[0].Pictures[0].String() + "\n"; !strings.Contains(text, want) {
 		t.Errorf("ask = %q, want %q in it, as the JSON says", text, want)
 	}
-	if got, want := ok(t, "ask", `Q: Show me a microscope.\nA:`), "Here is a black icon of microscope.\n"; got != want {
-		t.Errorf("ask = %q, want %q", got, want)
+	for _, kv := range []string{"f32", "f16"} {
+		if got, want := ok(t, "ask", "--kv", kv, `Q: Show me a microscope.\nA:`), "Here is a black icon of microscope.\n"; got != want {
+			t.Errorf("ask --kv %s = %q, want %q", kv, got, want)
+		}
 	}
 }
 

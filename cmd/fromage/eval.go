@@ -66,6 +66,7 @@ func (f *evalFlags) add(a *app, flags *pflag.FlagSet) {
 	flags.StringVar(&f.baseline, "baseline", "", "clip: tell what CLIP's two towers find as well")
 	flags.StringVar(&f.clip, "clip", "", "a `BUNDLE` with CLIP's text tower for --baseline clip (default: the model's own)")
 	a.modelFlag(flags)
+	a.kvFlag(flags)
 }
 
 func (f *evalFlags) check() error {

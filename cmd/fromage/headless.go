@@ -50,6 +50,7 @@ max_img_per_ret and ignore_eos. An id comes back in every line of its answer.`,
 	flags.IntVar(&s.memory, "memory", 1024, "most `MiB` of memory that the guest may take")
 	flags.DurationVar(&s.time, "time", 0, "most `TIME` for a line, such as 30s; 0 is no limit")
 	a.modelFlag(flags)
+	a.kvFlag(flags)
 	a.galleryFlag(flags)
 	return c
 }
@@ -190,7 +191,7 @@ func (a *app) guestFiles(s sandbox) (c headless.Config, err error) {
 		return c, fmt.Errorf("--files: %w", err)
 	}
 	a.atEnd(func() { root.Close() })
-	c = headless.Config{Files: shown{headless.Folder(root), a.model, a.gallery}, Model: guestModel, Index: guestIndex}
+	c = headless.Config{Files: shown{headless.Folder(root), a.model, a.gallery}, Model: guestModel, Index: guestIndex, KV: a.kv}
 	id, err := identity(b.Manifest().Settings)
 	if err != nil && a.gallery == "" {
 		c.Index = ""

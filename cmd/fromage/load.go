@@ -71,6 +71,9 @@ func (a *app) loadBundle(ctx context.Context, b *bundle.Bundle) (*runner.Runner,
 		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
 	}
 	a.atEnd(r.Close)
+	if err := r.SetKV(a.kv); err != nil {
+		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
+	}
 	a.log.Info("loaded", "model", a.modelName(), "seconds", time.Since(began).Seconds())
 	return r, nil
 }

@@ -65,6 +65,7 @@ With --with clip CLIP's own two towers search the same pictures for the prompt's
 	c.Flags().BoolVar(&o.ReferencePositions, "reference-positions", false, "read each [RET]'s embedding where the reference's code does, too early by the pictures before it (to compare with published outputs)")
 	with.add(c.Flags())
 	a.modelFlag(c.Flags())
+	a.kvFlag(c.Flags())
 	a.galleryFlag(c.Flags())
 	return c
 }

@@ -19,6 +19,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"fromage/shaders"
 )
 
 // Exit codes.
@@ -34,11 +36,12 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	device  string // --device
-	model   string // --model; "" is the embedded one
-	gallery string // --index; "" is the embedded one
-	json    bool   // --json
-	logFile string // --log
+	device  string         // --device
+	model   string         // --model; "" is the embedded one
+	gallery string         // --index; "" is the embedded one
+	json    bool           // --json
+	logFile string         // --log
+	kv      shaders.Format // --kv
 
 	log     *slog.Logger
 	release context.CancelFunc // gives Ctrl-C back to the system; contexts made by doMain are cancelled
@@ -223,6 +226,11 @@ func (a *app) begin() error {
 // modelFlag adds -m.
 func (a *app) modelFlag(flags *pflag.FlagSet) {
 	flags.StringVarP(&a.model, "model", "m", "", "the model, a `BUNDLE` that fromage compile made (default: the embedded one)")
+}
+
+// kvFlag adds --kv.
+func (a *app) kvFlag(flags *pflag.FlagSet) {
+	flags.TextVar(&a.kv, "kv", shaders.F32, "how keys and values of attention are kept: f32, or f16 for half the memory of a conversation and less to read after a long one")
 }
 
 // galleryFlag adds -i.

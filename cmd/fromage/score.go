@@ -66,6 +66,7 @@ With --candidate each candidate is put after the prompt, and they are ranked by 
 	c.Flags().StringArrayVar(&candidates, "candidate", nil, "a `TEXT` that may follow the prompt; may come again")
 	c.Flags().BoolVar(&tokens, "tokens", false, "list every token with its logarithm")
 	a.modelFlag(c.Flags())
+	a.kvFlag(c.Flags())
 	return c
 }
 

@@ -41,6 +41,13 @@ func TestBench(t *testing.T) {
 			t.Errorf("program %+v, want it timed by repeats and shown", p)
 		}
 	}
+	if !slices.ContainsFunc(m.Programs, func(p bench.Program) bool {
+		return slices.ContainsFunc(p.Kernels, func(k bench.Kernel) bool {
+			return strings.HasPrefix(k.Kernel, "attention") && strings.HasSuffix(k.Kernel, ".f16.vec4")
+		})
+	}) {
+		t.Errorf("programs are %+v, want attention over f16 among their kernels", m.Programs)
+	}
 	var tuned struct {
 		Table   tune.Table
 		Answers []struct {

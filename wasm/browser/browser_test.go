@@ -56,7 +56,7 @@ func TestBrowser(t *testing.T) {
 }
 
 func (s *site) checkLoading(t *testing.T, n reference) {
-	for step, code := range map[string]string{"wrong address": "network", "no bundle": "model"} {
+	for step, code := range map[string]string{"wrong address": "network", "no bundle": "model", "keys in q8": "input"} {
 		var f failure
 		if s.get(t, step, &f); f.Code != code || !f.Typed || f.Message == "" {
 			t.Errorf("%s: have %+v, want code %s", step, f, code)

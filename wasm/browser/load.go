@@ -22,15 +22,17 @@ import (
 	"fromage/gpu/browser"
 	"fromage/index"
 	"fromage/runner"
+	"fromage/shaders"
 )
 
 // session is a model in this worker.
 type session struct {
 	host js.Value // fromageHost of site/worker.js
 
-	model    string // its address
-	kernels  string // the table of their fastest forms that the page keeps, or ""
-	header   []byte // of its bundle
+	model    string         // its address
+	kv       shaders.Format // of keys and values
+	kernels  string         // the table of their fastest forms that the page keeps, or ""
+	header   []byte         // of its bundle
 	manifest *bundle.Manifest
 	storage  string // where its bytes are kept
 	dev      *browser.Device
@@ -63,12 +65,20 @@ func (s *session) stage(name string, done, total int) {
 }
 
 // load makes the pictures' part of a model ready: they can be embedded and compared then. Then rest is to be called. {model, gallery}, addresses; instead of
-// a gallery {sync, name}, the address of a server of versions and the model's name there. kernels is what tune gave earlier.
+// a gallery {sync, name}, the address of a server of versions and the model's name there. kernels is what tune gave earlier, kv how keys and values
+// are kept.
 func (s *session) load(ctx context.Context, c *call) (any, error) {
 	if s.model != "" {
 		return nil, coded("input", fmt.Errorf("a model is loaded already"))
 	}
 	s.model, s.kernels = text(c.args.Get("model")), text(c.args.Get("kernels"))
+	switch kv := text(c.args.Get("kv")); kv {
+	case "", "f32":
+	case "f16":
+		s.kv = shaders.F16
+	default:
+		return nil, coded("input", fmt.Errorf("kv: want f32 or f16, have %q", kv))
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
@@ -113,6 +123,9 @@ func (s *session) loadPictures(ctx context.Context, store *store, gallery string
 	r, err := runner.LoadPictures(ctx, s.dev, s.manifest, store, nil)
 	if err != nil {
 		return err
+	}
+	if err := r.SetKV(s.kv); err != nil {
+		return coded("input", err)
 	}
 	if _, err := compiled(); err != nil {
 		return err
@@ -272,7 +285,7 @@ func (s *session) preflight() error {
 
 // compile compiles, at the same time, the kernels that pictures and text in runs of so many tokens need, while weights are on their way.
 func (s *session) compile(tokens ...int) error {
-	kernels, err := runner.Kernels(s.dev.Info(), s.manifest, tokens...)
+	kernels, err := runner.Kernels(s.dev.Info(), s.manifest, s.kv, tokens...)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (m *Model) Guest(ctx context.Context) (*Guest, error) {
 // run runs the program to its end and says why it ended.
 func (g *Guest) run(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	c := g.model.config
-	args := []string{"guest", "/" + c.Model}
+	args := []string{"guest", "/" + c.Model, c.KV.String()}
 	if c.Index != "" {
 		args = append(args, "/"+c.Index)
 	}

@@ -41,6 +41,8 @@ type Config struct {
 	Model string
 	// Index is the name of an index of pictures made with the model, "" for none.
 	Index string
+	// KV is how guests keep keys and values of attention: F32 or F16.
+	KV shaders.Format
 
 	// Memory is the most bytes of a guest's memory, weights and activations not among them; 0 is 1 GiB.
 	Memory int

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What TestBench does: measures this browser's GPU, shows it as the page does, and loads the model with the forms that were found.
+// What TestBench does: measures this browser's GPU, with keys and values in f16, shows it as the page does, and loads the model with the forms that were found.
 
 import {Fromage} from "/fromage.js";
 import {tables} from "/bench.js";
 
 const tell = (step, what) => fetch(`/report?step=${encodeURIComponent(step)}`, {method: "POST", body: JSON.stringify(what)});
-const load = kernels => Fromage.load({model: "/models/default.bundle", kernels});
+const load = (kernels, kv) => Fromage.load({model: "/models/default.bundle", kernels, kv});
 
 async function run() {
-  const f = await load("");
+  const f = await load("", "f16");
   const pieces = [];
   const report = await f.bench({tokens: 2, rows: 200, item: p => pieces.push(p)});
   await tell("bench", {report, pieces: pieces.length, text: tables(report).map(t => t.textContent).join("\n")});

@@ -69,6 +69,7 @@ const failure = async promise => {
 async function run() {
   await tell("wrong address", await failure(Fromage.load({model: "/models/none.bundle"})));
   await tell("no bundle", await failure(Fromage.load({model: "/fromage.js"})));
+  await tell("keys in q8", await failure(Fromage.load({model: "/models/default.bundle", kv: "q8"})));
 
   let f = await load();
   await tell("load", {info: await f.info(), ready: count("ready"), progress: events.filter(e => e.stage === "download").at(-1)});

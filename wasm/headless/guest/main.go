@@ -5,9 +5,9 @@
 // Command guest is FROMAGe as a WebAssembly module for GOOS=wasip1: lines of JSON on standard input and output, and a GPU by the functions that package
 // gpu/remote imports.
 //
-//	guest MODEL [INDEX]
+//	guest MODEL KV [INDEX]
 //
-// Files, those of pictures in prompts too, are what the host mounts at /.
+// KV is how keys and values are kept, f32 or f16. Files, those of pictures in prompts too, are what the host mounts at /.
 package main
 
 import (
@@ -21,6 +21,7 @@ import (
 	"fromage/gpu/remote"
 	"fromage/index"
 	"fromage/runner"
+	"fromage/shaders"
 	"fromage/wasm/headless/lines"
 )
 
@@ -32,8 +33,12 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) < 1 || len(args) > 2 {
-		return fmt.Errorf("guest: want MODEL [INDEX], have %d arguments", len(args))
+	if len(args) < 2 || len(args) > 3 {
+		return fmt.Errorf("guest: want MODEL KV [INDEX], have %d arguments", len(args))
+	}
+	kv, err := shaders.ParseFormat(args[1])
+	if err != nil {
+		return err
 	}
 	dev, err := remote.Open()
 	if err != nil {
@@ -44,8 +49,11 @@ func run(ctx context.Context, args []string) error {
 	if s.Runner, ready.Model, err = load(ctx, dev, args[0]); err != nil {
 		return err
 	}
-	if len(args) == 2 {
-		if err := openIndex(s, args[1]); err != nil {
+	if err := s.Runner.SetKV(kv); err != nil {
+		return err
+	}
+	if len(args) == 3 {
+		if err := openIndex(s, args[2]); err != nil {
 			return err
 		}
 		ready.Pictures = s.Index.Len()
