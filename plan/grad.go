@@ -21,13 +21,15 @@ type Gradients struct {
 	TokenRows ID
 	// PrefixRows is an index (I) of the token rows that look up rows 0 … of the program's last table, an input; needed where that is among Inputs.
 	PrefixRows ID
+	// Half has what the way back needs of the way forth wait for it as f16, where it has columns in fours and Rows is not given.
+	Half bool
 }
 
 // Grad adds the operations that take gradients back through what the builder's program has computed so far, and returns those of g.Inputs. It walks the
 // operations backwards with one rule for each kind, and stops at what neither a wanted input nor a trained weight has a part in. Every value that
 // several operations read gets the sum of their gradients.
 func (b *Builder) Grad(g Gradients) (map[ID]ID, error) {
-	w := &backward{b: b, g: g, ops: slices.Clone(b.p.Ops), need: make([]bool, len(b.p.Values)+1), d: map[ID]ID{}, picked: map[ID]ID{}}
+	w := &backward{b: b, g: g, ops: slices.Clone(b.p.Ops), need: make([]bool, len(b.p.Values)+1), d: map[ID]ID{}, waits: map[ID]ID{}}
 	for id := range g.Weights {
 		w.need[id] = true
 	}
@@ -65,12 +67,12 @@ func (b *Builder) Grad(g Gradients) (map[ID]ID, error) {
 
 // backward is a walk of Grad.
 type backward struct {
-	b      *Builder
-	g      Gradients
-	ops    []Op
-	need   []bool    // by value: whether its gradient leads to anything wanted
-	d      map[ID]ID // gradients known so far
-	picked map[ID]ID // g.Rows of values
+	b     *Builder
+	g     Gradients
+	ops   []Op
+	need  []bool    // by value: whether its gradient leads to anything wanted
+	d     map[ID]ID // gradients known so far
+	waits map[ID]ID // by value: what waits for the way back in its place
 }
 
 // back is the gradient table: for each operation that training meets, how the gradient dy of its result becomes those of its operands.
@@ -110,15 +112,46 @@ func (w *backward) back(op Op, dy ID) error {
 	return nil
 }
 
-// at returns the rows of a value that gradients are of.
+// rows are those of a value that gradients are of.
+func (w *backward) rows(id ID) Dim {
+	if w.g.Rows != 0 {
+		return w.b.p.Value(w.g.Rows).Rows
+	}
+	return w.b.p.Value(id).Rows
+}
+
+// at returns those rows. What waits from the way forth to the way back is as little as can be: the rows that are wanted, or all of them as f16.
 func (w *backward) at(id ID) ID {
-	if w.g.Rows == 0 || w.b.p.Value(id).Rows == w.b.p.Value(w.g.Rows).Rows {
+	v := *w.b.p.Value(id)
+	switch {
+	case v.Rows != w.rows(id):
+		if w.waits[id] == 0 {
+			w.waits[id] = w.b.made(w.rows(id), v.Cols)
+			w.b.after(id, &GatherRows{id, w.g.Rows, w.waits[id]})
+		}
+		return w.waits[id]
+	case !w.g.Half || w.g.Rows != 0 || v.Kind != Activation || v.U32 || v.Cols%4 != 0:
 		return id
 	}
-	if w.picked[id] == 0 {
-		w.picked[id] = w.b.GatherRows(id, w.g.Rows)
+	if w.waits[id] == 0 {
+		w.waits[id] = w.b.add(Value{Kind: Activation, Rows: v.Rows, Cols: v.Cols / 2, U32: true})
+		w.b.after(id, &Narrow{id, w.waits[id]})
 	}
-	return w.picked[id]
+	wide := w.b.like(id)
+	w.b.op(&Widen{w.waits[id], wide})
+	return wide
+}
+
+// after puts an operation behind the one that makes a value, or at the end where none does.
+func (b *Builder) after(id ID, o Op) {
+	at := slices.IndexFunc(b.p.Ops, func(o Op) bool {
+		makes, _ := o.writes()
+		return slices.Contains(makes, id)
+	})
+	if at < 0 {
+		at = len(b.p.Ops) - 1
+	}
+	b.p.Ops = slices.Insert(b.p.Ops, at+1, o)
 }
 
 // add adds dy to the gradient of a value.
@@ -135,7 +168,7 @@ func (w *backward) add(id, dy ID) {
 // put adds what an operation computes to the gradient of a value; the operation itself adds what there is already, if it can.
 func (w *backward) put(id ID, op func(add, dx ID) Op) {
 	before := w.d[id]
-	dx := w.b.made(w.b.p.Value(w.at(id)).Rows, w.b.Cols(id))
+	dx := w.b.made(w.rows(id), w.b.Cols(id))
 	o := op(before, dx)
 	w.b.op(o)
 	if before != 0 && !slices.Contains(o.reads(), before) {

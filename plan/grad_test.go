@@ -348,6 +348,59 @@ func testGradRows(t *testing.T, lm *plan.Program) {
 	if f, l := work(full), work(limited); l <= 0 || l > 0.45*f {
 		t.Errorf("back through matrices: %g operations, want two fifths of %g", l, f)
 	}
+	// Of what waits for the way back, nothing but those rows does. A layer's way forth has all of them.
+	if f, l := held(full, 4000), held(limited, 4000); l > f*3/5 {
+		t.Errorf("buffers of %d bytes, want at most three fifths of the %d of all rows", l, f)
+	}
+}
+
+// held is the bytes of a program's activations for so many tokens in forty sequences.
+func held(p *plan.Program, tokens int) (sum int) {
+	dims := plan.Run(tokens, 40, 0)
+	dims[plan.Images] = 40
+	_, size := p.Slots(dims)
+	for _, n := range size {
+		sum += n
+	}
+	return sum
+}
+
+// TestGradHalf: with what waits as f16, gradients are nearly those without, in less memory.
+func TestGradHalf(t *testing.T) {
+	lm := lastToken(t, true)
+	build := func(half bool) *plan.Program {
+		return program(t, "text", func(b *plan.Builder) {
+			out, err := b.Inline(lm, nil, strings.ToUpper, "hidden")
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows := b.Numbers("prefix_rows", plan.Dim{Of: plan.Prefix, N: 1}, 1)
+			prefix := b.Find("prefix")
+			dy := b.Input("dy", plan.Dim{Of: plan.Rows, N: 1}, b.Cols(out["hidden"]))
+			d, err := b.Grad(plan.Gradients{Of: map[plan.ID]plan.ID{out["hidden"]: dy}, Inputs: []plan.ID{prefix}, PrefixRows: rows, Half: half})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Output("d.prefix", d[prefix])
+		})
+	}
+	dims := sizes()
+	dims[plan.Prefix], dims[plan.Rows] = 1, 3
+	// The first of two sequences begins with a picture, number 40, after its start.
+	in := contents{"tokens": {2, 0, 0, 1, 40, 1, 0, 2, 7, 2, 0, 3, 2, 0, 3, 1, 9, 1, 3, 2}, "rows": {1, 2, 4}, "prefix_rows": {1}}
+	whole, half := build(false), build(true)
+	random(whole, dims, in, 9)
+	want, got := run(t, whole, dims, in)["d.prefix"], run(t, half, dims, in)["d.prefix"]
+	largest, worst := 0.0, 0.0
+	for i, w := range want {
+		largest, worst = max(largest, math.Abs(float64(w))), max(worst, math.Abs(float64(got[i]-w)))
+	}
+	if largest == 0 || worst == 0 || worst > 5e-3*largest {
+		t.Errorf("gradients of up to %g are up to %g apart, want a little", largest, worst)
+	}
+	if w, h := held(whole, 4000), held(half, 4000); h > w*5/6 {
+		t.Errorf("buffers of %d bytes, want at most five sixths of %d", h, w)
+	}
 }
 
 // lastToken is the language model of a FROMAGe whose text embedding reads two layers.

@@ -2,11 +2,7 @@
 
 package plan
 
-import (
-	"fmt"
-
-	"fromage/shaders"
-)
+import "fromage/shaders"
 
 // The operations of training. They are made by Grad and by builders of training programs; a bundle has none of them, so the codec does not know them.
 
@@ -118,6 +114,12 @@ type ContrastBack struct {
 	DScale                      ID
 }
 
+// Narrow makes f16 of X (n,D), two values a word → Y (n,D/2) of u32: what the way back needs of the way forth, in half the memory. D is a multiple of 4.
+type Narrow struct{ X, Y ID }
+
+// Widen is the inverse: X (n,D/2) of u32 → Y (n,D).
+type Widen struct{ X, Y ID }
+
 // Sum adds the sum of all of X to the one value of Y.
 type Sum struct {
 	X ID
@@ -136,6 +138,8 @@ func (*CrossEntropy) name() string     { return "cross_entropy" }
 func (*Similarities) name() string     { return "similarities" }
 func (*Contrast) name() string         { return "contrast" }
 func (*ContrastBack) name() string     { return "contrast_back" }
+func (*Narrow) name() string           { return "narrow" }
+func (*Widen) name() string            { return "widen" }
 func (*Sum) name() string              { return "sum" }
 
 func (o *LinearBack) reads() []ID       { return append([]ID{o.DY, o.Add}, o.W...) }
@@ -150,6 +154,8 @@ func (o *CrossEntropy) reads() []ID     { return append([]ID{o.X, o.Labels, o.We
 func (o *Similarities) reads() []ID     { return []ID{o.A, o.B, o.Scale} }
 func (o *Contrast) reads() []ID         { return []ID{o.Logits} }
 func (o *ContrastBack) reads() []ID     { return []ID{o.Logits, o.Stats, o.Other, o.Scale} }
+func (o *Narrow) reads() []ID           { return []ID{o.X} }
+func (o *Widen) reads() []ID            { return []ID{o.X} }
 func (o *Sum) reads() []ID              { return []ID{o.X} }
 
 func (o *LinearBack) writes() (makes, changes []ID)       { return []ID{o.DX}, nil }
@@ -166,6 +172,8 @@ func (o *CrossEntropy) writes() (makes, changes []ID) {
 func (o *Similarities) writes() (makes, changes []ID) { return []ID{o.Y}, nil }
 func (o *Contrast) writes() (makes, changes []ID)     { return []ID{o.Stats}, nil }
 func (o *ContrastBack) writes() (makes, changes []ID) { return []ID{o.DX, o.DScale}, nil }
+func (o *Narrow) writes() (makes, changes []ID)       { return []ID{o.Y}, nil }
+func (o *Widen) writes() (makes, changes []ID)        { return []ID{o.Y}, nil }
 func (o *Sum) writes() (makes, changes []ID)          { return nil, []ID{o.Y} }
 
 func (o *LinearBack) check(c *checker) {
@@ -275,6 +283,19 @@ func (o *ContrastBack) check(c *checker) {
 	c.opt("dscale", o.DScale, Dim{Images, 1}, 1)
 }
 
+func (o *Narrow) check(c *checker) { c.halves(o.X, o.Y) }
+func (o *Widen) check(c *checker)  { c.halves(o.Y, o.X) }
+
+// halves wants a value (n,D) of f32, and one that holds it as f16.
+func (c *checker) halves(wide, half ID) {
+	w := c.at("f32", wide)
+	if w.Cols%4 != 0 {
+		c.fail("want columns in fours, have %d", w.Cols)
+	}
+	c.is("f32", wide, w.Rows, w.Cols)
+	c.shape("f16", half, w.Rows, w.Cols/2, true)
+}
+
 func (o *Sum) check(c *checker) {
 	c.at("x", o.X)
 	c.is("a result", o.Y, Dim{One, 1}, 1)
@@ -319,21 +340,29 @@ func (o *AttentionBack) lower(l *lowering) {
 		T: l.u(o.Q), Heads: uint32(o.Heads), Dh: uint32(o.Dim), QStride: uint32(l.cols(o.Q)), KVStride: uint32(l.cols(o.KV)),
 		KOffset: uint32(o.K), VOffset: uint32(o.V), Scale: o.Scale, DStride: uint32(l.cols(o.DX)),
 	}
-	if f := format(l.p.Value(o.KV), l.layouts); f != shaders.F32 {
-		l.err = fmt.Errorf("state %s: want f32 to go back through, have %s", l.p.Value(o.KV).Name, f)
-	}
+	kept := l.kept(o.KV, p.Dh, p.QStride, p.KVStride, p.KOffset, p.VOffset)
 	q, kv, tokens, dy, stats, dx := Ref{Value: o.Q}, Ref{Value: o.KV}, Ref{Value: o.Tokens}, Ref{Value: o.DY}, Ref{Value: o.Stats}, Ref{Value: o.DX}
-	l.step(shaders.AttentionBackQuery(l.info, p), q, kv, tokens, dy, stats, dx)
+	l.step(shaders.AttentionBackQuery(l.info, kept, p), q, kv, tokens, dy, stats, dx)
 	r := shaders.AttentionBackRowsParams{
 		T: p.T, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale,
 		DStride: p.DStride, DKOffset: uint32(o.KFrom), DVOffset: uint32(o.VFrom),
 	}
-	l.step(shaders.AttentionBackRows(l.info, r), q, kv, tokens, dy, stats, dx)
+	l.step(shaders.AttentionBackRows(l.info, kept, r), q, kv, tokens, dy, stats, dx)
 }
 
 func (o *ActBack) lower(l *lowering) {
 	d := shaders.ActBack(l.info, shaders.ActBackParams{N: l.u(o.X) * uint32(l.cols(o.X)), Act: uint32(o.Act)})
 	l.step(d, Ref{Value: o.X}, Ref{Value: o.DY}, Ref{Value: o.DX})
+}
+
+func (o *Narrow) lower(l *lowering) {
+	d := shaders.Narrow(l.info, shaders.NarrowParams{N: l.u(o.X) * uint32(l.cols(o.X))})
+	l.step(d, Ref{Value: o.X}, Ref{Value: o.Y})
+}
+
+func (o *Widen) lower(l *lowering) {
+	d := shaders.Widen(l.info, shaders.WidenParams{N: l.u(o.Y) * uint32(l.cols(o.Y))})
+	l.step(d, Ref{Value: o.X}, Ref{Value: o.Y})
 }
 
 func (o *ScatterRows) lower(l *lowering) {

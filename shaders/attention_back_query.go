@@ -10,30 +10,38 @@ import (
 	"fromage/internal/simd"
 )
 
-// AttentionBackQuery is the first half of Attention's gradient: q (T,QStride) f32, kv (rows,KVStride) f32, tokens (T,4) u32 and
+// AttentionBackQuery is the first half of Attention's gradient: q (T,QStride) f32, kv (rows,KVStride) in format kept, tokens (T,4) u32 and
 // dy (T,Heads·Dh) f32 → dq, in columns 0 to Heads·Dh of dqkv (T,DStride) f32, and stats (T,Heads,2) f32, which AttentionBackRows needs: of each
 // token and head the logarithm of the sum of the exponentials of its scores, and the mean of dy·v under its weights. A token that attends to
 // nothing gives zeros. q and kv may be one buffer. Dh is at most 256.
-func AttentionBackQuery(info gpu.Info, p AttentionBackQueryParams) Dispatch {
-	v := attentionBackVariant("attention_back_query", attentionBackQuerySoftwareText, info, p.Dh, p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)
+func AttentionBackQuery(info gpu.Info, kept Format, p AttentionBackQueryParams) Dispatch {
+	v := attentionBackVariant("attention_back_query", attentionBackQuerySoftwareText, info, kept, p.Dh, p.QStride, p.KVStride, p.KOffset, p.VOffset)
 	groups := int(p.T) * int(p.Heads)
 	if info.Software {
 		groups = ceil(groups, attentionBackQuerySoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionBackQueryKernel(attentionBackQueryTwin, attentionBackQueryFast)), p.encode(), grid(groups)}
+	over := func(back func(AttentionBackQueryParams, attentionBackQueryBuffers)) func(AttentionBackQueryParams, attentionBackQueryBuffers) {
+		return func(p AttentionBackQueryParams, b attentionBackQueryBuffers) {
+			b.Kv, b.Tokens = kept.attended(b.Kv, int(p.KVStride), int(p.T), b.Tokens)
+			back(p, b)
+		}
+	}
+	k := attentionBackQueryKernel(over(attentionBackQueryTwin), over(attentionBackQueryFast))
+	return Dispatch{kernel(v, keptIn(kept, 1, k)), p.encode(), grid(groups)}
 }
 
-// attentionBackVariant chooses between the kernel's own text and the one for software, for heads of Dh columns; aligned is a multiple of 4 where Dh and all strides and offsets of q and kv are.
-func attentionBackVariant(file, software string, info gpu.Info, Dh, aligned uint32) variant {
-	checkHead(file, Dh)
+// attentionBackVariant chooses between the kernel's own text and the one for software. The sizes are the columns of a head, and all strides and offsets of
+// q and kv.
+func attentionBackVariant(file, software string, info gpu.Info, kept Format, sizes ...uint32) variant {
+	checkHead(file, sizes[0])
 	v := variant{file: file, imports: map[string]string{"rows": "rows_any", "upstream": "upstream_any"}}
 	if info.Software {
 		v.file, v.text = file+"_software", software
 	}
-	if aligned%4 == 0 {
+	if fours(sizes...) {
 		v.imports = map[string]string{"rows": "rows_vec4", "upstream": "upstream_vec4"}
 	}
-	return v
+	return v.keeping(kept, sizes...)
 }
 
 func attentionBackQueryTwin(p AttentionBackQueryParams, b attentionBackQueryBuffers) {
@@ -120,14 +128,15 @@ func attentionBackQueryFast(p AttentionBackQueryParams, b attentionBackQueryBuff
 
 func attentionBackQueryCases() []Case {
 	return []Case{
-		AttentionBackQueryCase(AttentionBackQueryParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22, DStride: 180}, 5, 0, 67),
-		AttentionBackQueryCase(AttentionBackQueryParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38, DStride: 17}, 9, 70),
+		AttentionBackQueryCase(F32, AttentionBackQueryParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22, DStride: 180}, 5, 0, 67),
+		AttentionBackQueryCase(F32, AttentionBackQueryParams{Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38, DStride: 17}, 9, 70),
+		AttentionBackQueryCase(F16, AttentionBackQueryParams{Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22, DStride: 180}, 5, 0, 67),
 	}
 }
 
 // AttentionBackQueryCase makes a case of AttentionBackQuery with random contents: one token for each of counts, whose rows follow one another in
 // kv after one row that nobody attends to. It sets p.T.
-func AttentionBackQueryCase(p AttentionBackQueryParams, counts ...int) Case {
+func AttentionBackQueryCase(kept Format, p AttentionBackQueryParams, counts ...int) Case {
 	p.T = uint32(len(counts))
 	rows := 1
 	var tokens []uint32
@@ -137,9 +146,9 @@ func AttentionBackQueryCase(p AttentionBackQueryParams, counts ...int) Case {
 	}
 	return Case{
 		Name:     "attention_back_query",
-		Dispatch: func(info gpu.Info) Dispatch { return AttentionBackQuery(info, p) },
+		Dispatch: func(info gpu.Info) Dispatch { return AttentionBackQuery(info, kept, p) },
 		Buffers: [][]uint32{
-			Random(1, int(p.T*p.QStride)), Random(2, rows*int(p.KVStride)), tokens, Random(3, int(p.T*p.Heads*p.Dh)),
+			Random(1, int(p.T*p.QStride)), kept.random(2, rows*int(p.KVStride)), tokens, Random(3, int(p.T*p.Heads*p.Dh)),
 			Random(4, int(p.T*p.Heads*2)), Random(5, int(p.T*p.DStride)),
 		},
 		Abs: 5e-5, Rel: 5e-5,

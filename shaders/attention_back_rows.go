@@ -15,13 +15,20 @@ import (
 //
 // A token's own row is the last that it attends to. The tokens of a sequence, those with the same first row, follow one another with rising
 // counts, so that those who attend to a token's row are it and what follows it; a table that leaves tokens out counts only those it has.
-func AttentionBackRows(info gpu.Info, p AttentionBackRowsParams) Dispatch {
-	v := attentionBackVariant("attention_back_rows", attentionBackRowsSoftwareText, info, p.Dh, p.Dh|p.QStride|p.KVStride|p.KOffset|p.VOffset)
+func AttentionBackRows(info gpu.Info, kept Format, p AttentionBackRowsParams) Dispatch {
+	v := attentionBackVariant("attention_back_rows", attentionBackRowsSoftwareText, info, kept, p.Dh, p.QStride, p.KVStride, p.KOffset, p.VOffset)
 	groups := int(p.T) * int(p.Heads)
 	if info.Software {
 		groups = ceil(groups, attentionBackRowsSoftwareWG)
 	}
-	return Dispatch{kernel(v, attentionBackRowsKernel(attentionBackRowsTwin, attentionBackRowsFast)), p.encode(), grid(groups)}
+	over := func(back func(AttentionBackRowsParams, attentionBackRowsBuffers)) func(AttentionBackRowsParams, attentionBackRowsBuffers) {
+		return func(p AttentionBackRowsParams, b attentionBackRowsBuffers) {
+			b.Kv, b.Tokens = kept.attended(b.Kv, int(p.KVStride), int(p.T), b.Tokens)
+			back(p, b)
+		}
+	}
+	k := attentionBackRowsKernel(over(attentionBackRowsTwin), over(attentionBackRowsFast))
+	return Dispatch{kernel(v, keptIn(kept, 1, k)), p.encode(), grid(groups)}
 }
 
 func attentionBackRowsTwin(p AttentionBackRowsParams, b attentionBackRowsBuffers) {
@@ -90,18 +97,21 @@ func attentionBackRowsFast(p AttentionBackRowsParams, b attentionBackRowsBuffers
 
 func attentionBackRowsCases() []Case {
 	return []Case{
-		AttentionBackRowsCase(AttentionBackRowsParams{
+		AttentionBackRowsCase(F32, AttentionBackRowsParams{
 			Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22, DStride: 180, DKOffset: 60, DVOffset: 120,
 		}, []int{1, 2, 3}, []int{0}, []int{1, 4, 67}),
-		AttentionBackRowsCase(AttentionBackRowsParams{
+		AttentionBackRowsCase(F32, AttentionBackRowsParams{
 			Heads: 2, Dh: 7, QStride: 15, KVStride: 31, KOffset: 1, VOffset: 16, Scale: 0.38, DStride: 33, DKOffset: 17, DVOffset: 1,
 		}, []int{9}, []int{2, 3, 4, 5, 6, 7}),
+		AttentionBackRowsCase(F16, AttentionBackRowsParams{
+			Heads: 3, Dh: 20, QStride: 60, KVStride: 120, VOffset: 60, Scale: 0.22, DStride: 180, DKOffset: 60, DVOffset: 120,
+		}, []int{1, 2, 3}, []int{0}, []int{1, 4, 67}),
 	}
 }
 
 // AttentionBackRowsCase makes a case of AttentionBackRows with random contents: for each sequence the counts of its tokens, rising; their rows
 // follow one another in kv after one row that nobody attends to. It sets p.T. The statistics are those that AttentionBackQuery's twin makes.
-func AttentionBackRowsCase(p AttentionBackRowsParams, sequences ...[]int) Case {
+func AttentionBackRowsCase(kept Format, p AttentionBackRowsParams, sequences ...[]int) Case {
 	rows := 1
 	var tokens []uint32
 	for number, counts := range sequences {
@@ -112,14 +122,15 @@ func AttentionBackRowsCase(p AttentionBackRowsParams, sequences ...[]int) Case {
 	}
 	p.T = uint32(len(tokens) / 4)
 	T := int(p.T)
-	q, kv, dy := Random(1, T*int(p.QStride)), Random(2, rows*int(p.KVStride)), Random(3, T*int(p.Heads*p.Dh))
+	q, kv, dy := Random(1, T*int(p.QStride)), kept.random(2, rows*int(p.KVStride)), Random(3, T*int(p.Heads*p.Dh))
 	stats := make([]uint32, T*int(p.Heads)*2)
+	wide, moved := kept.attended(floats(kv), int(p.KVStride), T, tokens)
 	attentionBackQueryTwin(AttentionBackQueryParams{
 		T: p.T, Heads: p.Heads, Dh: p.Dh, QStride: p.QStride, KVStride: p.KVStride, KOffset: p.KOffset, VOffset: p.VOffset, Scale: p.Scale, DStride: p.Heads * p.Dh,
-	}, attentionBackQueryBuffers{floats(q), floats(kv), tokens, floats(dy), floats(stats), make([]float32, T*int(p.Heads*p.Dh))})
+	}, attentionBackQueryBuffers{floats(q), wide, moved, floats(dy), floats(stats), make([]float32, T*int(p.Heads*p.Dh))})
 	return Case{
 		Name:     "attention_back_rows",
-		Dispatch: func(info gpu.Info) Dispatch { return AttentionBackRows(info, p) },
+		Dispatch: func(info gpu.Info) Dispatch { return AttentionBackRows(info, kept, p) },
 		Buffers:  [][]uint32{q, kv, tokens, dy, stats, Random(4, T*int(p.DStride))},
 		Abs:      5e-5, Rel: 5e-5,
 	}

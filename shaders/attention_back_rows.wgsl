@@ -18,7 +18,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>; // (T,QStride); head h at column h·Dh
-@group(0) @binding(2) var<storage, read> kv: array<vec4<f32>>; // (rows,KVStride)
+@group(0) @binding(2) var<storage, read> kv: array<Kept>; // (rows,KVStride)
 @group(0) @binding(3) var<storage, read> tokens: array<u32>; // (T,4)
 @group(0) @binding(4) var<storage, read> dy: array<vec4<f32>>; // (T,Heads·Dh)
 @group(0) @binding(5) var<storage, read> stats: array<f32>; // (T,Heads,2), by attention_back_query

@@ -23,15 +23,20 @@ func TestAttentionBackRows(t *testing.T) {
 	for _, Dh := range []uint32{1, 3, 8, 12, 20, 64, 80, 128, 131, 252, 256} {
 		const heads = 2
 		cases = append(cases,
-			shaders.AttentionBackRowsCase(shaders.AttentionBackRowsParams{
+			shaders.AttentionBackRowsCase(shaders.F32, shaders.AttentionBackRowsParams{
 				Heads: heads, Dh: Dh, QStride: heads * Dh, KVStride: 2 * heads * Dh, VOffset: heads * Dh, Scale: 0.3,
 				DStride: 3 * heads * Dh, DKOffset: heads * Dh, DVOffset: 2 * heads * Dh,
 			}, upTo(13), []int{7}, []int{2, 3, 9}, []int{0}, upTo(66)),
 			// Strides and offsets that rule vec4 loads out.
-			shaders.AttentionBackRowsCase(shaders.AttentionBackRowsParams{
+			shaders.AttentionBackRowsCase(shaders.F32, shaders.AttentionBackRowsParams{
 				Heads: heads, Dh: Dh, QStride: heads*Dh + 1, KVStride: 2*heads*Dh + 5, KOffset: heads*Dh + 3, VOffset: 2, Scale: 0.3,
 				DStride: 2*heads*Dh + 3, DKOffset: heads*Dh + 1, DVOffset: 1,
 			}, upTo(3), upTo(1), upTo(9)))
+	}
+	for _, Dh := range []uint32{4, 64, 128, 256} {
+		cases = append(cases, shaders.AttentionBackRowsCase(shaders.F16, shaders.AttentionBackRowsParams{
+			Heads: 2, Dh: Dh, QStride: 2*Dh + 4, KVStride: 4*Dh + 8, KOffset: 2*Dh + 4, VOffset: 4, Scale: 0.3, DStride: 6 * Dh, DKOffset: 2 * Dh, DVOffset: 4 * Dh,
+		}, upTo(13), []int{2, 3, 9}, []int{0}, upTo(66)))
 	}
 	kerneltest.Run(t, cases)
 }
@@ -46,10 +51,10 @@ func BenchmarkAttentionBack(b *testing.B) {
 		all = append(all, upTo(n)...)
 	}
 	pairs := float64(sequences * n * (n + 1) / 2)
-	kerneltest.Bench(b, "query", shaders.AttentionBackQueryCase(shaders.AttentionBackQueryParams{
+	kerneltest.Bench(b, "query", shaders.AttentionBackQueryCase(shaders.F32, shaders.AttentionBackQueryParams{
 		Heads: heads, Dh: Dh, QStride: 768, KVStride: 1536, VOffset: 768, Scale: 0.125, DStride: 2304,
 	}, all...), 6*768*pairs, 8*768*pairs)
-	kerneltest.Bench(b, "rows", shaders.AttentionBackRowsCase(shaders.AttentionBackRowsParams{
+	kerneltest.Bench(b, "rows", shaders.AttentionBackRowsCase(shaders.F32, shaders.AttentionBackRowsParams{
 		Heads: heads, Dh: Dh, QStride: 768, KVStride: 1536, VOffset: 768, Scale: 0.125, DStride: 2304, DKOffset: 768, DVOffset: 1536,
 	}, counts...), 8*768*pairs, 8*768*pairs)
 }

@@ -147,7 +147,7 @@ func Cases() []Case {
 		scatterRowsCases, copyRowsCases, embedBackCases, normalizeBackCases,
 		crossEntropyCases, similaritiesCases, contrastCases, contrastBackCases, sumCases,
 		squareSumsCases, adamWCases, rescaleRowCases,
-		linearBackCases, linearWeightBackCases, layerNormBackCases, attentionBackQueryCases, attentionBackRowsCases, actBackCases,
+		linearBackCases, linearWeightBackCases, layerNormBackCases, attentionBackQueryCases, attentionBackRowsCases, actBackCases, narrowCases, widenCases,
 	} {
 		all = append(all, f()...)
 	}

@@ -188,10 +188,10 @@ func TestAttentionGradient(t *testing.T) {
 		T: T, Heads: heads, Dh: Dh, QStride: 3 * E, KVStride: 3 * E, KOffset: E, VOffset: 2 * E, Scale: scale,
 	}), qkv, qkv, tokens, y)
 	same(t, "y", y, attend(heads, Dh, scale, tokens, wide(qkv)))
-	runTwin(shaders.AttentionBackQuery(gpu.Info{}, shaders.AttentionBackQueryParams{
+	runTwin(shaders.AttentionBackQuery(gpu.Info{}, shaders.F32, shaders.AttentionBackQueryParams{
 		T: T, Heads: heads, Dh: Dh, QStride: 3 * E, KVStride: 3 * E, KOffset: E, VOffset: 2 * E, Scale: scale, DStride: 3 * E,
 	}), qkv, qkv, tokens, dy, stats, dqkv)
-	runTwin(shaders.AttentionBackRows(gpu.Info{}, shaders.AttentionBackRowsParams{
+	runTwin(shaders.AttentionBackRows(gpu.Info{}, shaders.F32, shaders.AttentionBackRowsParams{
 		T: T, Heads: heads, Dh: Dh, QStride: 3 * E, KVStride: 3 * E, KOffset: E, VOffset: 2 * E, Scale: scale, DStride: 3 * E, DKOffset: E, DVOffset: 2 * E,
 	}), qkv, qkv, tokens, dy, stats, dqkv)
 	same(t, "dqkv", dqkv, kerneltest.Gradient(func(qkv []float64) []float64 { return attend(heads, Dh, scale, tokens, qkv) }, wide(qkv), wide(dy)))

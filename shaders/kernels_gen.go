@@ -1906,6 +1906,67 @@ const (
 	linearWeightBackTile64SPACE = 512
 )
 
+//go:embed narrow.wgsl
+var narrowText string
+
+// Constants of narrow.wgsl.
+const (
+	narrowWG = 64
+)
+
+// NarrowParams are the parameters of narrow.wgsl.
+type NarrowParams struct {
+	N uint32 // values, a multiple of 4
+}
+
+func (p NarrowParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	return b
+}
+
+func decodeNarrowParams(b []byte) NarrowParams {
+	_ = b[15]
+	return NarrowParams{
+		N: get32(b[0:]),
+	}
+}
+
+// narrowBuffers are the bindings of narrow.wgsl, as the twin sees them.
+type narrowBuffers struct {
+	X []float32 // (N)
+	Y []uint32  // (N/2)
+}
+
+func narrowInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "narrow",
+		Source:   narrowText,
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeNarrowParams),
+	}
+}
+
+func narrowCall(f func(NarrowParams, narrowBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeNarrowParams(c.Params), narrowBuffers{floats(c.Buffers[0]), c.Buffers[1]})
+	}
+}
+
+// narrowKernel is a kernel with the interface of narrow.wgsl, the given twin and, where there is one, something faster.
+func narrowKernel(twin func(NarrowParams, narrowBuffers), fast ...func(NarrowParams, narrowBuffers)) gpu.Kernel {
+	k := narrowInterface()
+	if withTwins {
+		k.Twin = narrowCall(twin)
+		for _, f := range fast {
+			k.Fast = narrowCall(f)
+		}
+	}
+	return k
+}
+
 //go:embed next_token.wgsl
 var nextTokenText string
 
@@ -2799,6 +2860,67 @@ func visionEmbedKernel(twin func(VisionEmbedParams, visionEmbedBuffers), fast ..
 	return k
 }
 
+//go:embed widen.wgsl
+var widenText string
+
+// Constants of widen.wgsl.
+const (
+	widenWG = 64
+)
+
+// WidenParams are the parameters of widen.wgsl.
+type WidenParams struct {
+	N uint32 // values, a multiple of 4
+}
+
+func (p WidenParams) encode() []byte {
+	b := make([]byte, 16)
+	put32(b[0:], p.N)
+	return b
+}
+
+func decodeWidenParams(b []byte) WidenParams {
+	_ = b[15]
+	return WidenParams{
+		N: get32(b[0:]),
+	}
+}
+
+// widenBuffers are the bindings of widen.wgsl, as the twin sees them.
+type widenBuffers struct {
+	X []uint32  // (N/2)
+	Y []float32 // (N)
+}
+
+func widenInterface() gpu.Kernel {
+	return gpu.Kernel{
+		Name:     "widen",
+		Source:   widenText,
+		Params:   16,
+		Bindings: []gpu.Access{gpu.Read, gpu.ReadWrite},
+		Labels:   []string{"x", "y"},
+		Reach:    reachOf(decodeWidenParams),
+	}
+}
+
+func widenCall(f func(WidenParams, widenBuffers)) func(gpu.Call) {
+	return func(c gpu.Call) {
+		f(decodeWidenParams(c.Params), widenBuffers{c.Buffers[0], floats(c.Buffers[1])})
+	}
+}
+
+// widenKernel is a kernel with the interface of widen.wgsl, the given twin and, where there is one, something faster.
+func widenKernel(twin func(WidenParams, widenBuffers), fast ...func(WidenParams, widenBuffers)) gpu.Kernel {
+	k := widenInterface()
+	if withTwins {
+		k.Twin = widenCall(twin)
+		for _, f := range fast {
+			k.Fast = widenCall(f)
+		}
+	}
+	return k
+}
+
 //go:embed shared/activate.wgsl
 var sharedActivate string
 
@@ -3082,4 +3204,4 @@ func shared(name string) string {
 }
 
 // textsHash is the SHA-256 of all texts.
-const textsHash = "e78d58a964e263a64ff8df030744ad35c2bafd0b2dd04ca576f60ea3f0f7424c"
+const textsHash = "7040f42828eb0275aa53c232acf028872f73f2eea641f51354b3445016c5420e"

@@ -47,8 +47,8 @@ var (
 	prefixes = plan.Dim{Of: plan.Prefix, N: 1}
 )
 
-// build makes the programs. weight is the factor on the contrastive loss.
-func build(m *plan.Model, weight float32) (*programs, error) {
+// build makes the programs. weight is the factor on the contrastive loss; half has captioning's activations wait as f16.
+func build(m *plan.Model, weight float32, half bool) (*programs, error) {
 	lm, err := m.Program("lm")
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func build(m *plan.Model, weight float32) (*programs, error) {
 		return nil, err
 	}
 	p := &programs{}
-	s := source{m: m, lm: lm, maps: maps, weight: weight}
+	s := source{m: m, lm: lm, maps: maps, weight: weight, half: half}
 	for _, part := range []struct {
 		name    string
 		program **plan.Program
@@ -85,6 +85,7 @@ type source struct {
 	m        *plan.Model
 	lm, maps *plan.Program
 	weight   float32
+	half     bool
 }
 
 // sum returns the state for the gradient of a trained weight, 0 for one that is frozen.
@@ -162,7 +163,9 @@ func (s source) caption(b *plan.Builder) error {
 		return err
 	}
 	prefix := b.Find("prefix")
-	d, err := b.Grad(plan.Gradients{Of: map[plan.ID]plan.ID{out["hidden"]: dx}, Inputs: []plan.ID{prefix}, PrefixRows: b.Numbers("prefix_rows", prefixes, 1)})
+	d, err := b.Grad(plan.Gradients{
+		Of: map[plan.ID]plan.ID{out["hidden"]: dx}, Inputs: []plan.ID{prefix}, PrefixRows: b.Numbers("prefix_rows", prefixes, 1), Half: s.half,
+	})
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,7 @@ func (t *Trainer) keep(tokens int) error {
 	t.m.Forget()
 	for i := range s.Layers {
 		t.drop(kv(i))
-		b, err := t.buffer(kv(i), tokens*2*s.HiddenDim)
+		b, err := t.buffer(kv(i), (tokens*t.kvRow()+3)/4)
 		if err != nil {
 			return err
 		}

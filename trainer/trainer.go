@@ -30,6 +30,8 @@ type Config struct {
 	Beta1, Beta2, Eps          float64 // of AdamW
 	WeightDecay                float64
 	Memory                     int // bytes that one run's activations may take
+	// Activations is how they wait for the way back, F32 or F16: half the memory, for gradients that differ by a thousandth as a rule.
+	Activations shaders.Format
 	// Shrunk, if any, hears that the device had no room for a run, and what runs may take from then on.
 	Shrunk func(err error, memory, tokens int)
 }
@@ -79,13 +81,22 @@ func New(ctx context.Context, m *machine.Machine, c Config) (*Trainer, error) {
 	if c.Accumulation < 1 {
 		return nil, fmt.Errorf("trainer: grad-accumulation-steps: want at least 1, have %d", c.Accumulation)
 	}
-	programs, err := build(&m.Manifest.Model, float32(c.RetLossScale/float64(c.Accumulation)))
+	if c.Activations > shaders.F16 {
+		return nil, fmt.Errorf("trainer: activations: want f32 or f16, have %v", c.Activations)
+	}
+	programs, err := build(&m.Manifest.Model, float32(c.RetLossScale/float64(c.Accumulation)), c.Activations == shaders.F16)
 	if err != nil {
 		return nil, err
 	}
 	t := &Trainer{m: m, c: c, programs: programs, own: map[string]gpu.Buffer{}}
 	for _, p := range []*plan.Program{programs.caption, programs.retrieve, programs.embed, programs.contrast, programs.back, programs.mapsBack} {
 		m.Add(p)
+	}
+	for i := range s.Layers {
+		m.Layouts[kv(i)] = plan.Layout{Format: c.Activations}
+	}
+	if _, err := programs.caption.Lower(m.Info, m.Layouts, t.dims(2, 1, 0, 1)); err != nil {
+		return nil, errors.Join(fmt.Errorf("trainer: activations in %v: %w", c.Activations, err), t.close())
 	}
 	if err := t.allocate(); err != nil {
 		return nil, errors.Join(err, t.close())
@@ -217,7 +228,7 @@ func (t *Trainer) capacity() int {
 				return false
 			}
 			largest, total := prog.Needs(d)
-			kv := 4 * n * 2 * t.m.Manifest.Settings.HiddenDim
+			kv := n * t.kvRow()
 			if max(largest, kv) > t.m.Info.Limits.MaxBinding || total+kv*t.m.Manifest.Settings.Layers > t.c.Memory {
 				return false
 			}
@@ -235,6 +246,9 @@ func (t *Trainer) capacity() int {
 	}
 	return most
 }
+
+// kvRow is the bytes of a token's keys and values in a layer.
+func (t *Trainer) kvRow() int { return t.c.Activations.RowBytes(2 * t.m.Manifest.Settings.HiddenDim) }
 
 // Tokens returns how many tokens go into one run: longer batches are computed in several, with the same result.
 func (t *Trainer) Tokens() int { return t.most }

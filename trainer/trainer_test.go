@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -228,6 +229,61 @@ func TestAccumulation(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, "accumulated", got, want, 1e-5)
+}
+
+// TestActivations: with activations in f16 the gradients are nearly those with f32, and more tokens fit into a run.
+func TestActivations(t *testing.T) {
+	b := compiled(t, compiler.Options{})
+	kerneltest.Devices(t, func(t *testing.T, dev gpu.Device) {
+		var losses [2]*Losses
+		var grads [2]map[string][]float32
+		var most [2]int
+		for i, format := range []shaders.Format{shaders.F32, shaders.F16} {
+			c := DefaultConfig()
+			c.Activations, c.Memory = format, 8<<20
+			l, r := learner(t, dev, b, c)
+			most[i] = l.Tokens()
+			var err error
+			if losses[i], err = l.Accumulate(context.Background(), made(r.Settings(), 7, 3), true); err != nil { // no ReLU is so near its corner that rounding turns it
+				t.Fatal(err)
+			}
+			if grads[i], err = l.Gradients(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		same(t, "in f16", grads[1], grads[0], 3e-3)
+		if reflect.DeepEqual(grads[1], grads[0]) {
+			t.Error("gradients are the same to the bit, as if nothing had been f16")
+		}
+		if d := math.Abs(losses[1].Total - losses[0].Total); d > 1e-3 {
+			t.Errorf("loss differs by %g", d)
+		}
+		if most[1] < most[0]*5/4 {
+			t.Errorf("%d tokens fit into a run with f16, %d with f32", most[1], most[0])
+		}
+	})
+	for want, c := range map[string]struct {
+		format shaders.Format
+		width  int
+	}{"want f32 or f16, have q8": {shaders.Q8, 16}, "multiples of 4": {shaders.F16, 12}} {
+		opt, clip := model.OPTShapes()["125m"], model.CLIPShapes()["b32"]
+		opt.HiddenSize, opt.WordEmbedProjDim, opt.Layers, opt.FFN, opt.Heads, opt.VocabSize, opt.MaxPositions = c.width, c.width, 1, 16, 2, 40, 32
+		clip.HiddenSize, clip.Intermediate, clip.Layers, clip.Heads, clip.ImageSize, clip.PatchSize = 16, 16, 1, 2, 4, 2
+		manifest, err := compiler.Blank(model.Config{OPT: &opt, CLIP: &clip, Heads: &model.Heads{VisualTokens: 1, SharedDim: 8, TextLayers: []int{-1}}, Vocabulary: 40}, shaders.F32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := runner.LoadRandom(context.Background(), cpu.New(), manifest, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := DefaultConfig()
+		config.Activations = c.format
+		if _, err := New(context.Background(), r.Machine(), config); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v with heads of %d: %v, want %q in it", c.format, c.width/2, err, want)
+		}
+		r.Close()
+	}
 }
 
 // TestLayers: gradients of a model whose text embedding reads several layers, on a quantised base, equal differences of its losses.

@@ -98,7 +98,7 @@ func (t *Trainer) Memory() Memory {
 		m.Optimizer += 3 * machine.Padded(4*(p.first+p.n))
 	}
 	s := t.m.Manifest.Settings
-	m.KV = s.Layers * machine.Padded(4*t.kv*2*s.HiddenDim)
+	m.KV = s.Layers * machine.Padded(t.kv*t.kvRow())
 	for _, name := range running {
 		if p, err := t.m.Program(name); err == nil {
 			m.Activations += p.Held()

@@ -13,16 +13,18 @@ import (
 	"time"
 
 	"fromage/runner"
+	"fromage/shaders"
 	"fromage/trainer"
 )
 
 // Options say what training is measured on.
 type Options struct {
-	Batch    int // examples of a step
-	Tokens   int // of a caption, the leading </s> and [RET] included
-	Memory   int // as trainer.Config has it
-	Budget   time.Duration
-	Progress func(runner.Progress) // counts GFLOP
+	Batch       int // examples of a step
+	Tokens      int // of a caption, the leading </s> and [RET] included
+	Memory      int // as trainer.Config has it, and Activations
+	Activations shaders.Format
+	Budget      time.Duration
+	Progress    func(runner.Progress) // counts GFLOP
 }
 
 // Training is the speed of training a model on features that are computed already. Half of the steps concatenate captions in pairs.
@@ -66,7 +68,7 @@ func Measure(ctx context.Context, r *runner.Runner, o Options) (*Training, error
 		return nil, err
 	}
 	c := trainer.DefaultConfig()
-	c.Memory = o.Memory
+	c.Memory, c.Activations = o.Memory, o.Activations
 	t, err := trainer.New(ctx, r.Machine(), c)
 	if err != nil {
 		return nil, err

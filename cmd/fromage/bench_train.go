@@ -21,6 +21,7 @@ type benchTrainFlags struct {
 	shapes, dtypes []string
 	batch, tokens  int
 	memory         string
+	activations    shaders.Format
 	seconds        float64
 }
 
@@ -66,6 +67,7 @@ their parts; where a step takes less than a second, the speed is of others that 
 	flags.IntVarP(&f.batch, "batch", "b", 0, fmt.Sprintf("examples of a step (default: %d as in the paper, %d where a CPU computes)", paperBatch, softwareBatch))
 	flags.IntVar(&f.tokens, "tokens", f.tokens, "tokens of a caption, </s> and [RET] included")
 	flags.StringVar(&f.memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GiB)")
+	activationsFlag(flags, &f.activations)
 	flags.Float64Var(&f.seconds, "seconds", f.seconds, "how long to take undisturbed steps; two at least")
 	return c
 }
@@ -83,7 +85,10 @@ func (a *app) benchTrain(ctx context.Context, f benchTrainFlags) (*benchTrainRep
 	case !(f.seconds >= 0 && f.seconds < 1e6):
 		return nil, fmt.Errorf("--seconds: want 0 or more, have %g", f.seconds)
 	}
-	o := train.Options{Batch: f.batch, Tokens: f.tokens, Budget: time.Duration(f.seconds * float64(time.Second))}
+	if err := checkActivations(f.activations); err != nil {
+		return nil, err
+	}
+	o := train.Options{Batch: f.batch, Tokens: f.tokens, Activations: f.activations, Budget: time.Duration(f.seconds * float64(time.Second))}
 	if o.Memory, err = parseBytes(f.memory); err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)
 	}

@@ -44,6 +44,7 @@ type trainArgs struct {
 	ValBLEU      bool           `json:"val-bleu,omitempty"`
 	Cache        string         `json:"feature-cache,omitempty"`
 	Memory       string         `json:"memory,omitempty"`
+	Activations  shaders.Format `json:"activations,omitempty"`
 	FromHeads    bool           `json:"from-heads,omitempty"`
 	Publish      string         `json:"publish,omitempty"`
 	PublishName  string         `json:"publish-name,omitempty"`
@@ -102,6 +103,7 @@ with its examples in failed.json. fromage export makes heads or a bundle of the 
 	flags.BoolVar(&t.ValBLEU, "val-bleu", false, "generate a caption for every validation picture and tell BLEU, which takes most of the time of an evaluation")
 	flags.StringVar(&t.Cache, "feature-cache", "", "where CLIP's states of pictures are kept, a `FOLDER` (default: in the user's cache)")
 	flags.StringVar(&t.Memory, "memory", "", "how much memory a run's activations may take, such as 30GB (default 6GiB); longer batches are computed in parts")
+	activationsFlag(flags, &t.Activations)
 	flags.StringVar(&t.Publish, "publish", "", "after each evaluation, put the heads into this `DIR`, as heads.safetensors and under the step's number, or publish them to the server at this URL, whose token is in "+tokenVariable)
 	flags.StringVar(&t.PublishName, "publish-name", "", "the model's `NAME` at that server (default: the only one)")
 	flags.IntVar(&t.VisualTokens, "n-visual-tokens", t.VisualTokens, "rows that a picture takes in a prompt")
@@ -189,7 +191,22 @@ func (t *trainArgs) check() error {
 	if _, err := parseBytes(t.Memory); err != nil {
 		return fmt.Errorf("--memory: %w", err)
 	}
+	if err := checkActivations(t.Activations); err != nil {
+		return err
+	}
 	return t.Recipe.Check()
+}
+
+// activationsFlag adds --activations.
+func activationsFlag(flags *pflag.FlagSet, f *shaders.Format) {
+	flags.TextVar(f, "activations", shaders.F32, "how activations wait for the way back: f32, or f16, so that twice as many tokens fit into --memory")
+}
+
+func checkActivations(f shaders.Format) error {
+	if f > shaders.F16 {
+		return fmt.Errorf("--activations: want f32 or f16, have %v", f)
+	}
+	return nil
 }
 
 // parseBytes reads a number of bytes such as 30GB; none is 0.

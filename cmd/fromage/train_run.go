@@ -265,6 +265,7 @@ func (t *training) ready(ctx context.Context) error {
 	if c.Memory, err = parseBytes(t.args.Memory); err != nil {
 		return err
 	}
+	c.Activations = t.args.Activations
 	c.Shrunk = func(err error, memory, tokens int) {
 		t.a.endProgress()
 		fmt.Fprintf(t.a.stderr, "fromage: the device has no room for so long a run; from now on up to %d tokens in %s\n", tokens, byteSize(int64(memory)))

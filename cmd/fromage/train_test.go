@@ -262,11 +262,12 @@ func TestTrainOnBundle(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &measured); err != nil || measured.CE == 0 {
 		t.Fatalf("eval --json = %s, %v", out, err)
 	}
-	for _, from := range []bool{false, true} {
+	for i, from := range []bool{false, true} {
 		folder, bundle := filepath.Join(dir, fmt.Sprint("run", from)), filepath.Join(dir, "out.bundle")
 		args := []string{
 			"train", "-m", model, "--data", tsv, "--val", tsv, "-o", folder, "--feature-cache", filepath.Join(dir, "cache"), "-b", "2",
 			"--epochs", "1", "--steps-per-epoch", "2", "--lr-warmup-steps", "0", fmt.Sprintf("--from-heads=%t", from),
+			"--activations", []string{"f32", "f16"}[i],
 		}
 		ok(t, args...)
 		rows, err := trainer.ReadMetrics(filepath.Join(folder, trainer.MetricsFile))
@@ -280,6 +281,9 @@ func TestTrainOnBundle(t *testing.T) {
 		ok(t, "ask", "-m", bundle, "--num-words", "2", "x")
 		if headsHash(t, bundle) == headsHash(t, model) {
 			t.Errorf("--from-heads=%t: the exported bundle has the old heads", from)
+		}
+		if have := strings.Contains(string(read(t, filepath.Join(folder, trainArgsFile))), `"activations": "f16"`); have != from {
+			t.Errorf("%s says f16: %v, want %v", trainArgsFile, have, from)
 		}
 		code, _, errs := run(t, "", "export", folder, "--reference", filepath.Join(dir, "x.pth.tar"))
 		if code != exitBad || !strings.Contains(errs, "--opt-version") {
@@ -402,6 +406,7 @@ func TestTrainBadInput(t *testing.T) {
 		{"layer", []string{"--text-emb-layers", "7"}, []string{"text_emb_layers", "7"}},
 		{"no visual tokens", []string{"--n-visual-tokens", "0"}, []string{"--n-visual-tokens"}},
 		{"memory", []string{"--memory", "much"}, []string{"--memory", "much"}},
+		{"activations", []string{"--activations", "q4"}, []string{"--activations", "f32 or f16", "q4"}},
 		{"dtype", []string{"--dtype", "q5"}, []string{"--dtype", "q5"}},
 		{"a name in a folder", []string{"--publish", dir, "--publish-name", "x"}, []string{"--publish-name"}},
 		{"measures of nothing", []string{"--val-bleu"}, []string{"--val FILE"}},
@@ -539,7 +544,7 @@ func TestBenchTrain(t *testing.T) {
 			t.Errorf("bench train = %q, want %q in it", table, want)
 		}
 	}
-	for _, c := range [][]string{{"--batch", "1"}, {"--tokens", "1"}, {"--seconds", "-1"}, {"--seconds", "NaN"}, {"--memory", "x"}, {"--dtype", "q5"}, {"--shape", "7b"}} {
+	for _, c := range [][]string{{"--batch", "1"}, {"--tokens", "1"}, {"--seconds", "-1"}, {"--seconds", "NaN"}, {"--memory", "x"}, {"--activations", "q8"}, {"--activations", "f8"}, {"--dtype", "q5"}, {"--shape", "7b"}} {
 		bad(t, c[0], []string{c[0]}, "bench", "train", c[0], c[1])
 	}
 	bad(t, "long captions", []string{"captions of 2 to 63 tokens"}, "bench", "train", "-m", model, "--tokens", "100")
