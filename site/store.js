@@ -88,6 +88,17 @@ export const files = {
       // it is gone, which is what was asked for
     }
   },
+
+  // lock resolves, once no other page of this browser has it, to a function that gives it back.
+  lock() {
+    return new Promise((resolve, reject) => {
+      if (!navigator.locks) {
+        resolve(() => {});
+        return;
+      }
+      navigator.locks.request("fromage-files", () => new Promise(release => resolve(release))).catch(reject);
+    });
+  },
 };
 
 // Where a model's bytes are kept. read resolves to the bytes from..to, fewer where there are fewer; write keeps the bytes from from on.

@@ -150,6 +150,7 @@ func TestSync(t *testing.T) {
 		at(6)
 		for _, b := range pages {
 			b.until(t, fmt.Sprintf("Math.abs(%s - %f) < 0.03 + 0.02 * %f", score, before, before))
+			p.holds(t, b)
 		}
 	})
 	t.Run("rollback", func(t *testing.T) {

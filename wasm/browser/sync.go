@@ -29,6 +29,7 @@ type versions struct {
 	url, name string   // of the server's end; of the model there
 	line      line     // nil while there is none
 	now       *edition // what is used
+	noted     []byte   // the document that this page found noted as the last, or noted itself
 }
 
 // line is a connection to a server of versions.
@@ -275,11 +276,11 @@ func (v *versions) readDocument(ctx context.Context, name string) []byte {
 
 // kept is the edition of the last visit, if all of it is there.
 func (v *versions) kept(ctx context.Context) *edition {
-	document := v.readDocument(ctx, v.file())
-	if document == nil {
+	v.noted = v.readDocument(ctx, v.file())
+	if v.noted == nil {
 		return nil
 	}
-	e, err := v.edition(document)
+	e, err := v.edition(v.noted)
 	if err != nil {
 		return nil
 	}
@@ -307,12 +308,28 @@ func piecesOf(x *version.Model) (all []wire.Hash) {
 	return all
 }
 
-// settle notes the edition that is used as the last, once its pieces are written, and removes the files of pieces that no model's last version has.
+// settle notes the edition that is used as the last, with all of its pieces, and removes the files of pieces that no model's last version has. Pages of one
+// browser do so one after the other. One that comes late leaves what a newer version has alone, and one whose pieces another removed writes them again.
 func (v *versions) settle(ctx context.Context) {
 	v.now.keeping.Wait()
+	unlock, err := await(ctx, v.files().Call("lock"))
+	if err != nil {
+		return // the page is going away
+	}
+	defer unlock.Invoke()
+	last := v.readDocument(ctx, v.file())
+	if m, err := version.Decode(last); err == nil && !bytes.Equal(last, v.noted) && m.Time.After(v.now.m.Time) {
+		return
+	}
+	files := v.list(ctx)
+	for _, h := range piecesOf(v.now.x) {
+		if name := fileOf(h); !slices.Contains(files, name) {
+			v.write(ctx, name, v.now.pieces[h])
+		}
+	}
 	v.write(ctx, v.file(), append(v.now.id[:], v.now.document...))
-	if !bytes.Equal(v.readDocument(ctx, v.file()), v.now.document) {
-		return // another page of this browser is at another version, and its pieces are not known here
+	if v.noted = v.readDocument(ctx, v.file()); !bytes.Equal(v.noted, v.now.document) {
+		return // nothing can be kept
 	}
 	needed, found := map[string]bool{}, []string{}
 	for _, name := range v.list(ctx) {
