@@ -121,7 +121,7 @@ type Run struct {
 	Recipe  Recipe
 	Trainer *Trainer
 	N       int                                    // examples there are
-	Batch   func(numbers []int) ([]Example, error) // returns examples by number
+	Batch   func(numbers []int) ([]Example, error) // returns examples by number, also while others are evaluated
 	Name    func(number int) string                // of an example, for people
 	// Evaluate measures the current parameters after a step: scalars under the reference's names ("val/…"), and the score of which the highest is kept.
 	Evaluate func(ctx context.Context, step int) (scalars map[string]float64, score float64, err error)
@@ -250,8 +250,10 @@ func (r *Run) Loop(ctx context.Context) (err error) {
 			return r.interrupted(err)
 		}
 	}
-	for r.step < rec.Steps() {
-		if err := r.one(ctx, sampler, schedule); err != nil {
+	for next := r.draw(sampler, r.step); r.step < rec.Steps(); {
+		batch := <-next
+		next = r.draw(sampler, r.step+1)
+		if err := r.one(ctx, batch, schedule); err != nil {
 			return r.interrupted(err)
 		}
 		if r.evaluates() {
@@ -284,22 +286,42 @@ func (r *Run) interrupted(err error) error {
 	return errors.Join(r.checkpoint(), err)
 }
 
+// drawn is the batch of a step.
+type drawn struct {
+	numbers  []int
+	concat   bool
+	examples []Example
+	err      error
+}
+
+// draw reads the batch of a step while the one before is computed.
+func (r *Run) draw(s *Sampler, step int) <-chan drawn {
+	c := make(chan drawn, 1)
+	if step < r.Recipe.Steps() {
+		go func() {
+			var b drawn
+			b.numbers, b.concat = s.Next(step)
+			b.examples, b.err = r.Batch(b.numbers)
+			c <- b
+		}()
+	}
+	return c
+}
+
 // one takes a step.
-func (r *Run) one(ctx context.Context, sampler *Sampler, schedule Schedule) error {
-	numbers, concat := sampler.Next(r.step)
-	examples, err := r.Batch(numbers)
-	if err != nil {
-		return fmt.Errorf("trainer: step %d: %w", r.step+1, err)
+func (r *Run) one(ctx context.Context, b drawn, schedule Schedule) error {
+	if b.err != nil {
+		return fmt.Errorf("trainer: step %d: %w", r.step+1, b.err)
 	}
 	rate, norm := schedule.At(r.step), math.NaN()
-	losses, err := r.Trainer.Accumulate(ctx, examples, concat)
+	losses, err := r.Trainer.Accumulate(ctx, b.examples, b.concat)
 	next := r.step + 1
 	update := next%r.Recipe.Accumulation == 0 || next%r.Recipe.StepsPerEpoch == 0
 	if err == nil && update {
 		norm, err = r.Trainer.Update(rate)
 	}
 	if errors.Is(err, ErrNotFinite) {
-		return r.failed(next, err, numbers)
+		return r.failed(next, err, b.numbers)
 	}
 	if err != nil {
 		return err
@@ -308,9 +330,9 @@ func (r *Run) one(ctx context.Context, sampler *Sampler, schedule Schedule) erro
 		r.kept = next
 	}
 	if r.Progress != nil {
-		r.Progress(Progress{r.step, r.Recipe.Steps(), len(examples), losses, rate})
+		r.Progress(Progress{r.step, r.Recipe.Steps(), len(b.examples), losses, rate})
 	}
-	return r.tell(losses, rate, norm, len(examples))
+	return r.tell(losses, rate, norm, len(b.examples))
 }
 
 // failed tells of a step that made no number.
