@@ -96,8 +96,8 @@ func (f Format) EncodeRow(row []float32, values, scales []byte) {
 			put32(values[4*k:], math.Float32bits(v))
 		}
 	case F16:
-		for k, v := range row {
-			put16(values[2*k:], half(float64(v)))
+		for k := simd.EncodeF16(values, row); k < len(row); k++ {
+			put16(values[2*k:], half(float64(row[k])))
 		}
 	case Q8:
 		for i := 0; i < len(row); i += Block {

@@ -58,10 +58,7 @@ func (f Format) keep(buffer []float32, i int, x []float32) {
 		copy(buffer[i:][:len(x)], x)
 		return
 	}
-	b := bytesOf(wordsOf(buffer))[2*i:][:2*len(x)]
-	for j, v := range x {
-		put16(b[2*j:], half(float64(v)))
-	}
+	f.EncodeRow(x, bytesOf(wordsOf(buffer))[2*i:][:2*len(x)], nil)
 }
 
 // attended returns the rows of kv that T tokens attend to as f32, and the tokens with places in them.

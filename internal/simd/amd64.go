@@ -66,6 +66,13 @@ func useAVX2() {
 		}
 		return n
 	}
+	encodeF16 = func(dst []byte, src []float32) int {
+		n := len(src) &^ 7
+		if n > 0 {
+			toF16AVX2(&dst[0], &src[0], &f16Limits[0], n)
+		}
+		return n
+	}
 	decodeQ8 = func(dst []float32, values, scales []byte) int {
 		n := len(dst) / 32
 		if n > 0 {
@@ -81,3 +88,6 @@ func useAVX2() {
 		return 32 * n
 	}
 }
+
+// f16Limits are the least and the greatest finite half.
+var f16Limits = [2]float32{-65504, 65504}

@@ -26,6 +26,7 @@ var (
 	mix                func(y, w, rows []float32, stride int)
 	exp                func(dst, x []float32, factor, shift float32) float32
 	decodeF16          func(dst []float32, src []byte) int
+	encodeF16          func(dst []byte, src []float32) int
 	decodeQ8, decodeQ4 func(dst []float32, values, scales []byte) int
 )
 
@@ -33,6 +34,7 @@ func useGo() {
 	name, tileRows = "plain Go", 4
 	tile, turn, dots, mix, exp = tileGo, turnGo, dotsGo, mixGo, expGo
 	decodeF16 = func([]float32, []byte) int { return 0 }
+	encodeF16 = func([]byte, []float32) int { return 0 }
 	decodeQ8 = func(_ []float32, _, _ []byte) int { return 0 }
 	decodeQ4 = decodeQ8
 }
@@ -168,6 +170,10 @@ func expGo(dst, x []float32, factor, shift float32) float32 {
 // DecodeF16 widens halves from the front of src to dst. It returns how many values are done, 0 where there are no instructions for it; the rest
 // is the caller's.
 func DecodeF16(dst []float32, src []byte) int { return decodeF16(dst, src[:2*len(dst)]) }
+
+// EncodeF16 rounds values from the front of src to halves, ties to even; those that are too large become the largest finite one. It returns how many are
+// done, as DecodeF16 does.
+func EncodeF16(dst []byte, src []float32) int { return encodeF16(dst[:2*len(src)], src) }
 
 // DecodeQ8 decodes blocks of 32 signed bytes, each with an f16 scale, as DecodeF16 does halves.
 func DecodeQ8(dst []float32, values, scales []byte) int {

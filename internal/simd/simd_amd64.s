@@ -329,6 +329,33 @@ eight_done:
 	VZEROUPPER
 	RET
 
+// func toF16AVX2(dst *byte, src *float32, limits *float32, n int)
+// Requires: AVX, F16C
+TEXT ·toF16AVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         limits+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS 4(DX), Y1
+
+values:
+	CMPQ      BX, $0x08
+	JL        values_done
+	VMOVUPS   (CX), Y2
+	VMINPS    Y2, Y1, Y2
+	VMAXPS    Y2, Y0, Y2
+	VCVTPS2PH $0x00, Y2, X2
+	VMOVUPS   X2, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, BX
+	JMP       values
+
+values_done:
+	VZEROUPPER
+	RET
+
 // func q8AVX2(dst *float32, values *byte, scales *byte, blocks int)
 // Requires: AVX, AVX2, F16C
 TEXT ·q8AVX2(SB), NOSPLIT, $0-32

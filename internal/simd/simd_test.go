@@ -144,6 +144,41 @@ func TestExp(t *testing.T) {
 	})
 }
 
+// TestEncode rounds every half, what lies next to it and between it and the next, and what no half holds.
+func TestEncode(t *testing.T) {
+	var src []float32
+	for h := range uint16(0x7c00) {
+		v, next := float16.Frombits(h).Float32(), float16.Frombits(h+1).Float32()
+		if h == 0x7bff {
+			next = 65536
+		}
+		middle := (v + next) / 2
+		for _, x := range []float32{v, math.Nextafter32(v, next), math.Nextafter32(middle, v), middle, math.Nextafter32(middle, next)} {
+			src = append(src, x, -x)
+		}
+	}
+	inf := float32(math.Inf(1))
+	src = append(src, 65519, 65520, 65536, 1e9, math.MaxFloat32, inf, -inf, -7e4)
+	each(t, func(name string) {
+		dst := make([]byte, 2*len(src))
+		n := EncodeF16(dst, src)
+		if name != "plain Go" && n != len(src)&^7 {
+			t.Errorf("%s: %d of %d values are done", name, n, len(src))
+		}
+		for i, x := range src[:n] {
+			want := float16.Fromfloat32(max(-65504, min(65504, x))).Bits()
+			if got := uint16(dst[2*i]) | uint16(dst[2*i+1])<<8; got != want {
+				t.Fatalf("%s: EncodeF16(%g) = %04x, want %04x", name, x, got, want)
+			}
+		}
+		nan := make([]float32, 8)
+		nan[3] = float32(math.NaN())
+		if n := EncodeF16(dst, nan); n > 0 && !float16.Frombits(uint16(dst[6])|uint16(dst[7])<<8).IsNaN() {
+			t.Errorf("%s: EncodeF16(NaN) is %02x%02x", name, dst[7], dst[6])
+		}
+	})
+}
+
 // TestDecode decodes every half, every byte and every code, each with scales of all kinds, and compares bits.
 func TestDecode(t *testing.T) {
 	each(t, func(name string) {
@@ -207,6 +242,7 @@ func BenchmarkLoops(b *testing.B) {
 	dst, out, values, scales := make([]float32, n), make([]float32, n), make([]byte, 2*n), make([]byte, n)
 	for what, run := range map[string]func(){
 		"f16":  func() { DecodeF16(dst, values) },
+		"half": func() { EncodeF16(values, dst) },
 		"q8":   func() { DecodeQ8(dst, values, scales) },
 		"q4":   func() { DecodeQ4(dst, values, scales) },
 		"turn": func() { Turn(out, dst, n/Columns, n/Columns) },

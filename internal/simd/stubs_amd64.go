@@ -13,6 +13,9 @@ func turnAVX2(dst *float32, src *float32, stride int, depth int)
 // f16AVX2 widens n halves, a multiple of 8.
 func f16AVX2(dst *float32, src *byte, n int)
 
+// toF16AVX2 rounds n values, a multiple of 8, to the nearest halves, ties to even, after those beyond the limits, a least and a greatest, became these.
+func toF16AVX2(dst *byte, src *float32, limits *float32, n int)
+
 // q8AVX2 decodes blocks of 32 signed bytes, each with an f16 scale.
 func q8AVX2(dst *float32, values *byte, scales *byte, blocks int)
 

@@ -17,6 +17,7 @@ func main() {
 	tile()
 	turn()
 	decodeF16()
+	encodeF16()
 	decodeQ8()
 	decodeQ4()
 	dots()
@@ -157,6 +158,27 @@ func decodeF16() {
 		VMOVUPS(v, at(dst, 0))
 		ADDQ(Imm(16), src)
 		ADDQ(Imm(32), dst)
+	})
+	VZEROUPPER()
+	RET()
+}
+
+func encodeF16() {
+	TEXT("toF16AVX2", NOSPLIT, "func(dst *byte, src *float32, limits *float32, n int)")
+	Doc("toF16AVX2 rounds n values, a multiple of 8, to the nearest halves, ties to even, after those beyond the limits, a least and a greatest, became these.")
+	dst, src, limits, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("limits"), GP64()), Load(Param("n"), GP64())
+	least, greatest := YMM(), YMM()
+	VBROADCASTSS(at(limits, 0), least)
+	VBROADCASTSS(at(limits, 4), greatest)
+	loop("values", n, 8, func() {
+		v, h := YMM(), XMM()
+		VMOVUPS(at(src, 0), v)
+		VMINPS(v, greatest, v) // what is no number stays none
+		VMAXPS(v, least, v)
+		VCVTPS2PH(Imm(0), v, h)
+		VMOVUPS(h, at(dst, 0))
+		ADDQ(Imm(32), src)
+		ADDQ(Imm(16), dst)
 	})
 	VZEROUPPER()
 	RET()
