@@ -230,7 +230,7 @@ func (a *app) modelFlag(flags *pflag.FlagSet) {
 
 // kvFlag adds --kv.
 func (a *app) kvFlag(flags *pflag.FlagSet) {
-	flags.TextVar(&a.kv, "kv", shaders.F32, "how keys and values of attention are kept: f32, or f16 for half the memory of a conversation and less to read after a long one")
+	flags.TextVar(&a.kv, "kv", shaders.F32, "the `FORMAT` in which keys and values of attention are kept: f32, or f16 for half the memory of a conversation and less to read after a long one")
 }
 
 // galleryFlag adds -i.

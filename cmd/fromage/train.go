@@ -199,7 +199,7 @@ func (t *trainArgs) check() error {
 
 // activationsFlag adds --activations.
 func activationsFlag(flags *pflag.FlagSet, f *shaders.Format) {
-	flags.TextVar(f, "activations", shaders.F32, "how activations wait for the way back: f32, or f16, so that twice as many tokens fit into --memory")
+	flags.TextVar(f, "activations", shaders.F32, "the `FORMAT` in which activations wait for the way back: f32, or f16, so that twice as many tokens fit into --memory")
 }
 
 func checkActivations(f shaders.Format) error {
