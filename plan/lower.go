@@ -33,7 +33,8 @@ type Step struct {
 }
 
 // Lower turns a checked program into dispatches for the sizes of one run on a device, with weights stored as layouts says, by name, and keys and values as
-// it says, in f32 where it says nothing. Where outputs are named, only they and the states are computed. A program whose sizes leave an operation nothing to do (R = 0) has no steps for it.
+// it says, in f32 where it says nothing. Where outputs are named, only they and the states are computed. A program whose sizes leave an operation nothing
+// to do (R = 0) has no steps for it.
 func (p *Program) Lower(info gpu.Info, layouts map[string]Layout, dims Dims, outputs ...string) ([]Step, error) {
 	l := &lowering{p: p, info: info, layouts: layouts, dims: dims}
 	for _, name := range outputs {
