@@ -95,7 +95,7 @@ func New(ctx context.Context, m *machine.Machine, c Config) (*Trainer, error) {
 	for i := range s.Layers {
 		m.Layouts[kv(i)] = plan.Layout{Format: c.Activations}
 	}
-	if _, err := programs.caption.Lower(m.Info, m.Layouts, t.dims(2, 1, 0, 1)); err != nil {
+	if _, err := programs.caption.Lower(m.Info, m.Layouts, t.dims(2, 1, 0, 1)); c.Activations != shaders.F32 && err != nil {
 		return nil, errors.Join(fmt.Errorf("trainer: activations in %v: %w", c.Activations, err), t.close())
 	}
 	if err := t.allocate(); err != nil {

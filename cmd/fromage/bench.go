@@ -124,7 +124,7 @@ func (a *app) bench(ctx context.Context, f benchFlags) (*bench.Report, error) {
 	}
 	defer r.Close()
 	if err := r.SetKV(a.kv); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", a.modelName(), err)
 	}
 	if err := a.benchModel(ctx, b.Manifest().Name, r, f, report); err != nil || !f.sandbox {
 		return report, err

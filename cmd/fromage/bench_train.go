@@ -85,9 +85,6 @@ func (a *app) benchTrain(ctx context.Context, f benchTrainFlags) (*benchTrainRep
 	case !(f.seconds >= 0 && f.seconds < 1e6):
 		return nil, fmt.Errorf("--seconds: want 0 or more, have %g", f.seconds)
 	}
-	if err := checkActivations(f.activations); err != nil {
-		return nil, err
-	}
 	o := train.Options{Batch: f.batch, Tokens: f.tokens, Activations: f.activations, Budget: time.Duration(f.seconds * float64(time.Second))}
 	if o.Memory, err = parseBytes(f.memory); err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)

@@ -6,12 +6,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"fromage/runner"
+	"fromage/shaders"
+	"fromage/verify"
 )
 
 func TestCaption(t *testing.T) {
@@ -52,6 +56,38 @@ func TestAsk(t *testing.T) {
 		if got, want := ok(t, "ask", "--kv", kv, `Q: Show me a microscope.\nA:`), "Here is a black icon of microscope.\n"; got != want {
 			t.Errorf("ask --kv %s = %q, want %q", kv, got, want)
 		}
+	}
+}
+
+// TestKV: what loads a model for a command has it keep keys and values as --kv says.
+func TestKV(t *testing.T) {
+	for _, kv := range []shaders.Format{shaders.F32, shaders.F16} {
+		a := &app{stderr: io.Discard, log: discard, device: "cpu", kv: kv}
+		r, err := a.load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Machine().Layouts["kv.0"].Format; got != kv {
+			t.Errorf("--kv %v: keys and values are in %v", kv, got)
+		}
+		a.close()
+	}
+}
+
+// TestAgree: a model agrees with itself wholly, and with itself on keys and values in f16 nearly.
+func TestAgree(t *testing.T) {
+	model, text := tiny(t), write(t, filepath.Join(t.TempDir(), "text"), []byte(strings.Repeat("the quick brown fox jumps over the lazy dog ", 9)))
+	var whole, half verify.Agreement
+	for kv, g := range map[string]*verify.Agreement{"f32": &whole, "f16": &half} {
+		if err := json.Unmarshal([]byte(ok(t, "agree", "--json", "--length", "40", "--kv", kv, model, model, text)), g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if whole.Same != whole.Positions || whole.Positions < 50 || whole.LossA != whole.LossB {
+		t.Errorf("agree = %+v, want all the same", whole)
+	}
+	if half.LossA != whole.LossA || half.LossB == half.LossA || math.Abs(half.LossB-half.LossA) > 1e-3 {
+		t.Errorf("agree --kv f16 = %+v, want the second a little apart from the first, which is %+v", half, whole)
 	}
 }
 

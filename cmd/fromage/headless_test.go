@@ -120,7 +120,7 @@ func TestHeadlessRefuses(t *testing.T) {
 		{[]string{"-m", broken}, "broken.bundle"},
 		{[]string{"-m", "none.bundle"}, "none.bundle"},
 		{[]string{"-m", model, "-i", broken}, "broken.bundle"},
-		{[]string{"--kv", "q8"}, "want f32 or f16, have q8"},
+		{[]string{"--kv", "q8"}, "--kv"},
 		{[]string{"x"}, "want 0, have 1"},
 	} {
 		code, out, errs := run(t, "", append([]string{"headless"}, c.args...)...)

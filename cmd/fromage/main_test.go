@@ -121,7 +121,7 @@ func TestBadUsage(t *testing.T) {
 		{"flag that is no number", []string{"ask", "--num-words", "many", "x"}, exitBad, []string{"num-words", "many"}},
 		{"temperature below 0", []string{"ask", "--temperature", "-1", "x"}, exitBad, []string{"temperature", "-1"}},
 		{"keys of no format", []string{"ask", "--kv", "f8", "x"}, exitBad, []string{"--kv", "f8"}},
-		{"keys in q8", []string{"ask", "-m", model, "-i", gallery, "--kv", "q8", "x"}, exitBad, []string{"f32 or f16", "q8"}},
+		{"keys in q8", []string{"ask", "--kv", "q8", "x"}, exitBad, []string{"--kv", "f32 or f16", "q8"}},
 		{"top-p without temperature", []string{"ask", "--top-p", "0.5", "x"}, exitBad, []string{"top-p"}},
 		{"k of 0", []string{"retrieve", "-k", "0", "x"}, exitBad, []string{"-k"}},
 		{"empty prompt", []string{"ask", "-m", model, "-i", gallery}, exitBad, []string{"empty"}},

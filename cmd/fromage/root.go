@@ -230,7 +230,32 @@ func (a *app) modelFlag(flags *pflag.FlagSet) {
 
 // kvFlag adds --kv.
 func (a *app) kvFlag(flags *pflag.FlagSet) {
-	flags.TextVar(&a.kv, "kv", shaders.F32, "the `FORMAT` in which keys and values of attention are kept: f32, or f16 for half the memory of a conversation and less to read after a long one")
+	flags.Var(wide{&a.kv}, "kv", "the `FORMAT` in which keys and values of attention are kept: f32, or f16 for half the memory of a conversation and less to read after a long one")
+}
+
+// wide is a flag for a format that is f32 or f16.
+type wide struct{ *shaders.Format }
+
+// Type is what help calls its value.
+func (wide) Type() string { return "FORMAT" }
+
+// Set reads one of the two.
+func (w wide) Set(name string) error {
+	f, err := shaders.ParseFormat(name)
+	if err == nil {
+		err = checkWide(f)
+	}
+	if err == nil {
+		*w.Format = f
+	}
+	return err
+}
+
+func checkWide(f shaders.Format) error {
+	if f != shaders.F32 && f != shaders.F16 {
+		return fmt.Errorf("want f32 or f16, have %v", f)
+	}
+	return nil
 }
 
 // galleryFlag adds -i.

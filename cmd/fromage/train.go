@@ -191,22 +191,15 @@ func (t *trainArgs) check() error {
 	if _, err := parseBytes(t.Memory); err != nil {
 		return fmt.Errorf("--memory: %w", err)
 	}
-	if err := checkActivations(t.Activations); err != nil {
-		return err
+	if err := checkWide(t.Activations); err != nil {
+		return fmt.Errorf("--activations: %w", err)
 	}
 	return t.Recipe.Check()
 }
 
 // activationsFlag adds --activations.
 func activationsFlag(flags *pflag.FlagSet, f *shaders.Format) {
-	flags.TextVar(f, "activations", shaders.F32, "the `FORMAT` in which activations wait for the way back: f32, or f16, so that twice as many tokens fit into --memory")
-}
-
-func checkActivations(f shaders.Format) error {
-	if f > shaders.F16 {
-		return fmt.Errorf("--activations: want f32 or f16, have %v", f)
-	}
-	return nil
+	flags.Var(wide{f}, "activations", "the `FORMAT` in which activations wait for the way back: f32, or f16, so that twice as many tokens fit into --memory")
 }
 
 // parseBytes reads a number of bytes such as 30GB; none is 0.

@@ -146,8 +146,14 @@ func TestBench(t *testing.T) {
 	if len(said.Changes) < 5 || len(said.Warnings) != 1 || !strings.Contains(said.Warnings[0], "another card") || len(said.Models[0].Programs) != 0 {
 		t.Errorf("bench --compare --json = %+v, want changes and one warning", said)
 	}
+	half := ok(t, append(args, "--kv", "f16")...)
+	for _, want := range []string{", kv f16", "attention_software.f16.vec4", "attention_step_software.f16.vec4"} {
+		if !strings.Contains(half, want) || strings.Contains(table, want) {
+			t.Errorf("bench --kv f16 = %q, want %q in it, and not in what is said without", half, want)
+		}
+	}
 	junk := write(t, filepath.Join(t.TempDir(), "junk.json"), []byte(`{"x":1}`))
-	for _, c := range [][]string{{"--compare", junk}, {"--compare", "none.json"}, {"--rows", "3"}, {"--tokens", "0"}, {"--dtype", "q5"}, {"--shape", "7b"}} {
+	for _, c := range [][]string{{"--compare", junk}, {"--compare", "none.json"}, {"--rows", "3"}, {"--tokens", "0"}, {"--dtype", "q5"}, {"--shape", "7b"}, {"--kv", "q8"}} {
 		bad(t, c[0]+" "+c[1], []string{c[0]}, append([]string{"bench", "-m", model}, c...)...)
 	}
 }

@@ -7,11 +7,14 @@ import (
 	"encoding/json"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	"fromage/assets"
 	"fromage/gpu"
+	"fromage/gpu/cpu"
 	"fromage/runner"
+	"fromage/shaders"
 	"fromage/wasm/headless/lines"
 )
 
@@ -110,6 +113,24 @@ func TestSame(t *testing.T) {
 			t.Errorf("%d tokens from %d prompts, want more", tokens, len(all))
 		}
 	})
+}
+
+// TestKV: a guest keeps keys and values as its configuration says, and says so where it cannot.
+func TestKV(t *testing.T) {
+	g := start(t, instantiate(t, cpu.New(), Config{KV: shaders.F16}))
+	o := runner.DefaultOptions()
+	o.NumWords = 4
+	data, err := json.Marshal(lines.Request{Prompt: []lines.Item{{Text: "Once upon a time"}}, Options: &o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []lines.Line
+	if err := g.Send(t.Context(), data, func(l lines.Line) error { got = append(got, l); return nil }); err != nil || len(got) < 2 || got[len(got)-1].Error != "" {
+		t.Errorf("in f16: %s, %v, want an answer", text(t, got), err)
+	}
+	if _, err := instantiate(t, cpu.New(), Config{KV: shaders.Q8}).Guest(t.Context()); err == nil || !strings.Contains(err.Error(), "want f32 or f16, have q8") {
+		t.Errorf("in q8: %v, want an error of the guest", err)
+	}
 }
 
 func decoded(t *testing.T, from *bytes.Buffer) (all []lines.Line) {
