@@ -39,6 +39,7 @@ versitygw: ## build bin/versitygw, the S3 server of tests and demo-cluster
 
 soak: setup site versitygw ## the sync server's and its pages' kill, damage and load tests at full length
 	FROMAGE_SOAK=1 FROMAGE_REQUIRE_MOUNT=1 FROMAGE_REQUIRE_S3=1 FROMAGE_VERSITYGW=$(CURDIR)/bin/versitygw go test -count=1 -timeout 60m -v -run 'Cuts|Flips|Damaged|Killed|GalleryDelta|Load|DiskFull|Cluster|OnS3' ./server/...
+	FROMAGE_REQUIRE_MOUNT=1 go test -count=1 -v -run FullDisk ./cmd/fromage
 	FROMAGE_SOAK=1 FROMAGE_REQUIRE_BROWSER=1 go test -count=1 -timeout 100m -v -run TestKilled ./site/e2e
 
 test: setup site guest check versitygw ## run all tests on every device: the Go twins, WebGPU natively through both bindings, Chromium, wazero
