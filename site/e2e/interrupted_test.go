@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -163,22 +164,44 @@ func pieces(v *version.Manifest) (all []version.Piece) {
 	return all
 }
 
-const folder = "await (await (await navigator.storage.getDirectory()).getDirectoryHandle('fromage')).getDirectoryHandle('own')"
+const own = "await (await (await navigator.storage.getDirectory()).getDirectoryHandle('fromage')).getDirectoryHandle('own')"
 
 // kept is what the browser's files have of versions: the SHA-256 of each, by name.
 func (b *tab) kept(t *testing.T) map[string]string {
 	t.Helper()
 	return js[map[string]string](t, b, `(async () => {
 		const out = {};
-		for await (const [name, handle] of `+folder+`) {
+		for await (const [name, handle] of `+own+`) {
 			if (!/^(piece|sync)-/.test(name)) continue;
-			const file = await handle.getFile().catch(() => null);
-			if (!file) continue; // it was removed just now
-			const sum = await crypto.subtle.digest('SHA-256', await file.arrayBuffer());
+			const bytes = await handle.getFile().then((file) => file.arrayBuffer()).catch(() => null);
+			if (!bytes) continue; // it was removed just now
+			const sum = await crypto.subtle.digest('SHA-256', bytes);
 			out[name] = [...new Uint8Array(sum)].map((b) => b.toString(16).padStart(2, '0')).join('');
 		}
 		return out;
 	})()`)
+}
+
+// forget removes the files of pieces, and returns how many there were.
+func (b *tab) forget(t *testing.T) int {
+	t.Helper()
+	return js[int](t, b, `(async () => {
+		const names = [];
+		for await (const [name] of `+own+`) if (name.startsWith('piece-')) names.push(name);
+		for (const name of names) await (`+own+`).removeEntry(name).catch(() => {}); // a page may have removed it
+		return names.length;
+	})()`)
+}
+
+// put writes a file.
+func (b *tab) put(t *testing.T, name string, data []byte) {
+	t.Helper()
+	js[bool](t, b, fmt.Sprintf(`(async () => {
+		const stream = await (await (%s).getFileHandle(%q, { create: true })).createWritable();
+		await stream.write(Uint8Array.from(atob(%q), (c) => c.charCodeAt(0)));
+		await stream.close();
+		return true;
+	})()`, own, name, base64.StdEncoding.EncodeToString(data)))
 }
 
 // damage flips a bit of each of those files, and returns how many that were.
@@ -197,7 +220,7 @@ func (b *tab) damage(t *testing.T, seed float64) int {
 			await stream.close();
 		}
 		return n;
-	})()`, folder, seed))
+	})()`, own, seed))
 }
 
 // holds waits until the browser's files are the current version's, byte for byte, and no others.

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/http"
@@ -155,6 +156,9 @@ func TestSync(t *testing.T) {
 	})
 	t.Run("rollback", func(t *testing.T) {
 		twice := js[float64](t, first, score)
+		if n := first.forget(t); n < 2 { // as another page of this browser does that is at another version
+			t.Errorf("%d files of pieces, want some", n)
+		}
 		out := run("admin", "rollback", "--data", p.data, "2", "--json")
 		if !strings.Contains(out, `"seq": 7`) {
 			t.Errorf("rollback says %s, want version 7", out)
@@ -162,6 +166,7 @@ func TestSync(t *testing.T) {
 		at(7)
 		for _, b := range pages {
 			b.until(t, fmt.Sprintf("Math.abs(%s - %f) < 0.03 + 0.02 * %f", score, twice/2, twice))
+			p.holds(t, b) // what stayed as it was too
 		}
 	})
 	whole := t // what outlives a part is started for it
@@ -186,6 +191,27 @@ func TestSync(t *testing.T) {
 		second.until(t, "document.getElementById('facts').textContent.includes('Heads and picturesversion 8')")
 		if n := sent(t, p.url) - before; n > 500 {
 			t.Errorf("a page that has the current version was sent %d bytes", n)
+		}
+	})
+	t.Run("late", func(t *testing.T) { // a page that is at a newer version has noted it
+		newer, _ := p.current(t)
+		newer.Time = newer.Time.Add(time.Hour)
+		document, id, err := newer.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, file := "sync-"+newer.Models[0].Name, append(id[:], document...)
+		second.put(t, name, file)
+		at(p.heads(t, "in between", retrained(t, 5)).Seq)
+		time.Sleep(time.Second) // for what is not to come
+		have := second.kept(t)
+		if want := fmt.Sprintf("%x", sha256.Sum256(file)); have[name] != want {
+			t.Errorf("a late page wrote its version over a newer one")
+		}
+		for _, piece := range pieces(newer) {
+			if have["piece-"+piece.Hash.String()] == "" {
+				t.Errorf("a late page removed piece %s of a newer version", piece.Hash)
+			}
 		}
 	})
 }
